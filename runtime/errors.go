@@ -1,0 +1,38 @@
+package runtime
+
+import (
+	"errors"
+	"fmt"
+)
+
+// Errors that callers tell apart with errors.Is.
+var (
+	ErrNotFound      = errors.New("no such container")
+	ErrExists        = errors.New("container already exists")
+	ErrNotRunning    = errors.New("container is not running")
+	ErrKeeper        = errors.New("keeper unreachable")
+	ErrCommand       = errors.New("command not found")          // exit code 127
+	ErrNotExecutable = errors.New("command cannot be executed") // exit code 126
+)
+
+// Step names a part of the work of making a container. The name stands in
+// errors, logs, events and fault points.
+type Step string
+
+// The steps of a start, in order. Undo runs them backwards.
+const (
+	StepRootfs  Step = "rootfs"
+	StepCgroup  Step = "cgroup"
+	StepNetwork Step = "network"
+	StepProcess Step = "process"
+	StepLog     Step = "log"
+)
+
+// StepError is a failed step.
+type StepError struct {
+	Step Step
+	Err  error
+}
+
+func (e *StepError) Error() string { return fmt.Sprintf("%s: %v", e.Step, e.Err) }
+func (e *StepError) Unwrap() error { return e.Err }

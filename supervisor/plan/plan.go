@@ -1,0 +1,97 @@
+package plan
+
+import (
+	"time"
+
+	"github.com/wherry-run/wherry/supervisor/unit"
+)
+
+// Input is all that a plan depends on.
+type Input struct {
+	Desired  []Desired
+	Observed []Run               // every run that is not removed yet
+	InFlight map[string]string   // instance or run -> the action under way for it
+	Memory   map[string]Attempts // by instance
+	Now      time.Time
+}
+
+// Desired is a unit's current revision and the operator's intent.
+type Desired struct {
+	Unit     unit.Unit
+	Revision int
+	Intent   Intent
+	Restart  int // raised by `ctl restart`: runs started under a lower number are replaced
+}
+
+// Intent of the operator for a unit.
+type Intent string
+
+// Removed units are stopped, then forgotten.
+const (
+	Running Intent = "running"
+	Stopped Intent = "stopped"
+	Removed Intent = "removed"
+)
+
+// Run is one observed run of an instance.
+type Run struct {
+	ID        string // "web.1-7f3k"
+	Unit      string
+	Instance  string
+	Revision  int
+	Restart   int // the Desired.Restart it was started under
+	Phase     Phase
+	StartedAt time.Time
+	EndedAt   time.Time
+	Clean     bool // exited with code 0
+	Code      int  // exit code; -1 if a signal or unknown
+}
+
+// Attempts is what neither kernel nor unit files know about an instance.
+// It is kept in the database, so that a back-off survives a daemon restart.
+type Attempts struct {
+	Failures int         `json:"failures"`           // in a row, without a run of reset_after between
+	Last     time.Time   `json:"last,omitzero"`      // when the last run ended or the last start failed
+	Starts   []time.Time `json:"starts,omitempty"`   // restarts within the policy's interval, oldest first
+	Done     bool        `json:"done,omitempty"`     // ended and the policy says to leave it
+	Error    string      `json:"error,omitempty"`    // of the last failed start
+	Revision int         `json:"revision,omitempty"` // these attempts belong to
+}
+
+// Plan is what to do now and when to look again.
+type Plan struct {
+	Actions []Action
+	Wake    time.Time // zero: only when something changes
+	Waiting []Waiting // instances with nothing to do yet, and why
+}
+
+// Action is one thing to do. Reason is a sentence for people.
+type Action struct {
+	Kind     Kind   `json:"kind"`
+	Unit     string `json:"unit"`
+	Instance string `json:"instance,omitempty"`
+	Run      string `json:"run,omitempty"`
+	Revision int    `json:"revision,omitempty"`
+	Reason   string `json:"reason"`
+}
+
+// Kind of an action.
+type Kind string
+
+// Start pulls if needed and starts a new run of Instance. Stop ends a run
+// gracefully. Remove cleans up an ended run. Forget deletes a removed unit
+// that has no run left.
+const (
+	Start  Kind = "start"
+	Stop   Kind = "stop"
+	Remove Kind = "remove"
+	Forget Kind = "forget"
+)
+
+// Waiting says why an instance is not started yet.
+type Waiting struct {
+	Unit     string    `json:"unit"`
+	Instance string    `json:"instance"`
+	Until    time.Time `json:"until,omitzero"` // zero: until something changes
+	Reason   string    `json:"reason"`
+}

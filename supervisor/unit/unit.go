@@ -1,0 +1,108 @@
+package unit
+
+import (
+	"time"
+
+	"github.com/wherry-run/wherry/cgroup"
+)
+
+// Unit is the meaning of one unit file: all defaults filled in, all short
+// forms resolved, env files read. It marshals to JSON with snake-case keys;
+// that form is stored in revisions, and equal units have equal bytes.
+type Unit struct {
+	Kind       Kind              `json:"kind"`
+	Name       string            `json:"name"`
+	Replicas   int               `json:"replicas"`
+	Network    string            `json:"network"` // bridge, host, none
+	Ports      []Port            `json:"ports,omitempty"`
+	DependsOn  []Dependency      `json:"depends_on,omitempty"`
+	Restart    RestartPolicy     `json:"restart_policy"`
+	Labels     map[string]string `json:"labels,omitempty"`
+	Containers []Container       `json:"containers"` // exactly one now, named "app"
+}
+
+// Kind of a unit.
+type Kind string
+
+// Service is kept running.
+const Service Kind = "service"
+
+// Container is one container of a unit.
+type Container struct {
+	Name            string            `json:"name"`
+	Image           string            `json:"image"`
+	PullPolicy      string            `json:"pull_policy"`          // missing, always, never
+	Entrypoint      []string          `json:"entrypoint,omitempty"` // nil: the image's
+	Command         []string          `json:"command,omitempty"`    // nil: the image's
+	Environment     map[string]string `json:"environment,omitempty"`
+	WorkingDir      string            `json:"working_dir,omitempty"`
+	User            string            `json:"user,omitempty"`
+	Limits          cgroup.Limits     `json:"limits,omitzero"`
+	Volumes         []Volume          `json:"volumes,omitempty"`
+	StopSignal      string            `json:"stop_signal,omitempty"` // "SIGTERM"; empty: the image's
+	StopGracePeriod Duration          `json:"stop_grace_period"`     // default 10s
+	Init            bool              `json:"init"`
+	ReadOnly        bool              `json:"read_only,omitempty"`
+	CapAdd          []string          `json:"cap_add,omitempty"`
+	CapDrop         []string          `json:"cap_drop,omitempty"`
+	Logging         Logging           `json:"logging"`
+}
+
+// Port is a published port.
+type Port struct {
+	HostIP   string `json:"host_ip,omitempty"`
+	HostPort int    `json:"host_port,omitempty"` // 0: a free one
+	Port     int    `json:"port"`
+	Protocol string `json:"protocol"` // tcp, udp
+}
+
+// Volume is a mount of a container.
+type Volume struct {
+	Type     string `json:"type"`             // bind, volume, tmpfs
+	Source   string `json:"source,omitempty"` // absolute host path, or a volume's name
+	Target   string `json:"target"`
+	ReadOnly bool   `json:"read_only,omitempty"`
+	Size     int64  `json:"size,omitempty"` // tmpfs, bytes
+	Mode     uint32 `json:"mode,omitempty"` // tmpfs
+}
+
+// Dependency is a unit that must be up first.
+type Dependency struct {
+	Unit      string `json:"unit"`
+	Condition string `json:"condition"` // started
+	Required  bool   `json:"required"`
+}
+
+// RestartPolicy says what happens after a container's end or a failed start.
+type RestartPolicy struct {
+	Condition          Condition `json:"condition"`
+	Delay              Duration  `json:"delay"`        // first wait; default 100ms
+	Multiplier         float64   `json:"multiplier"`   // default 2
+	MaxDelay           Duration  `json:"max_delay"`    // default 1m
+	Jitter             float64   `json:"jitter"`       // share of the delay, 0 to 1; default 0.1
+	MaxAttempts        int       `json:"max_attempts"` // restarts within Interval; 0: no limit
+	Interval           Duration  `json:"interval"`     // default 10m
+	ResetAfter         Duration  `json:"reset_after"`  // a run this long counts as good; default 1m
+	NoRestartExitCodes []int     `json:"no_restart_exit_codes,omitempty"`
+}
+
+// Condition of a restart.
+type Condition string
+
+// Never runs once, OnFailure restarts what did not exit 0, Any restarts always.
+// UnlessStopped differs from Any only for people: a manual stop is remembered
+// across reboots with every condition.
+const (
+	Never     Condition = "none"
+	OnFailure Condition = "on-failure"
+	Any       Condition = "any"
+)
+
+// Logging bounds a container's log files.
+type Logging struct {
+	MaxSize int64 `json:"max_size"` // bytes; default 10 MiB
+	MaxFile int   `json:"max_file"` // default 3
+}
+
+// Duration marshals as "1m30s".
+type Duration time.Duration
