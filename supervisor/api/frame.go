@@ -20,10 +20,10 @@ const MaxFrame = 1 << 20
 
 // Control is a control frame's payload; one field is set.
 type Control struct {
-	Progress any    `json:"progress,omitempty"` // image.Progress
-	Created  string `json:"created,omitempty"`  // the unit's name
-	Exit     *Exit  `json:"exit,omitempty"`     // last frame
-	Error    *Error `json:"error,omitempty"`    // last frame
+	Progress *Progress `json:"progress,omitempty"`
+	Created  string    `json:"created,omitempty"` // the unit's name
+	Exit     *Exit     `json:"exit,omitempty"`    // last frame
+	Error    *Error    `json:"error,omitempty"`   // last frame
 }
 
 // WriteFrame writes one frame with a single Write.

@@ -204,20 +204,3 @@ type ReloadResult struct {
 	Applied      []string `json:"applied"`
 	NeedsRestart []string `json:"needs_restart"`
 }
-
-// PullRequest pulls an image. POST /v1/images:pull, answered by JSON lines of
-// image.Progress and last a PullResult.
-type PullRequest struct {
-	Ref      string `json:"ref"`
-	Policy   string `json:"policy,omitempty"`
-	Platform string `json:"platform,omitempty"`
-}
-
-// Error is the body of every failed call.
-type Error struct {
-	Message string `json:"error"`
-	Hint    string `json:"hint,omitempty"`
-	Code    string `json:"code"` // invalid, not_found, conflict, not_running, timeout, command_not_found, not_executable, internal
-}
-
-func (e *Error) Error() string { return e.Message }
