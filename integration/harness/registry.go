@@ -1,0 +1,125 @@
+package harness
+
+import (
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/v1/layout"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+)
+
+// ImageDir is where scripts/images puts the test images.
+func ImageDir() string {
+	cache := os.Getenv("WHERRY_TEST_CACHE")
+	if cache == "" {
+		cache = "/var/cache/wherry-test"
+	}
+	return filepath.Join(cache, "images")
+}
+
+// Registry is Debian's docker-registry on loopback.
+type Registry struct {
+	Addr string // "127.0.0.1:PORT"
+	dir  string
+	cmd  *exec.Cmd
+}
+
+// StartRegistry starts a registry with the named test images in it.
+func StartRegistry(t testing.TB, images ...string) *Registry {
+	t.Helper()
+	bin, err := exec.LookPath("docker-registry")
+	if err != nil {
+		t.Skip("docker-registry is not installed: scripts/setup test")
+	}
+	r := &Registry{Addr: freeAddr(t), dir: t.TempDir()}
+	config := filepath.Join(r.dir, "config.yml")
+	text := fmt.Sprintf("version: 0.1\nlog: {level: error, accesslog: {disabled: true}}\n"+
+		"storage: {filesystem: {rootdirectory: %s/data}, delete: {enabled: true}}\nhttp: {addr: %s}\n", r.dir, r.Addr)
+	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	r.cmd = exec.Command(bin, "serve", config)
+	r.cmd.Env = append(os.Environ(), "OTEL_TRACES_EXPORTER=none")
+	r.start(t)
+	t.Cleanup(r.Stop)
+	for _, i := range images {
+		r.Push(t, i)
+	}
+	return r
+}
+
+func (r *Registry) start(t testing.TB) {
+	t.Helper()
+	if err := r.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	Eventually(t, 20*time.Second, "the registry answers", func() bool {
+		resp, err := http.Get("http://" + r.Addr + "/v2/")
+		if err != nil {
+			return false
+		}
+		resp.Body.Close()
+		return resp.StatusCode == http.StatusOK
+	})
+}
+
+// Stop ends the registry; Restart brings it back with its content.
+func (r *Registry) Stop() {
+	if r.cmd.Process == nil || r.cmd.ProcessState != nil {
+		return
+	}
+	r.cmd.Process.Kill()
+	r.cmd.Wait()
+}
+
+// Restart starts a stopped registry again at the same address.
+func (r *Registry) Restart(t testing.TB) {
+	t.Helper()
+	r.Stop()
+	r.cmd = exec.Command(r.cmd.Path, r.cmd.Args[1:]...)
+	r.start(t)
+}
+
+// Ref is the name of a pushed image.
+func (r *Registry) Ref(image string) string { return r.Addr + "/" + image + ":latest" }
+
+// Push uploads a test image.
+func (r *Registry) Push(t testing.TB, image string) {
+	t.Helper()
+	index, err := layout.ImageIndexFromPath(filepath.Join(ImageDir(), image))
+	if err != nil {
+		t.Skipf("test image %s is not built: scripts/images (%v)", image, err)
+	}
+	m, err := index.IndexManifest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	img, err := index.Image(m.Manifests[0].Digest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tag, err := name.NewTag(r.Ref(image), name.Insecure)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := remote.Write(tag, img); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func freeAddr(t testing.TB) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
