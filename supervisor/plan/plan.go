@@ -7,6 +7,17 @@ import (
 )
 
 // Input is all that a plan depends on.
+//
+// InFlight suppresses new actions. Under an instance's name it suppresses every
+// action for the instance; under a run's id every action for that run and,
+// unless it is a removal, the start of the instance's next run; under a unit's
+// name its Forget. The value is the action's kind. One value is special: a
+// start that is only Abortable yet (its image is still being fetched) does not
+// suppress a Stop of its run; the caller then aborts the pull.
+//
+// A run in phase Stopping is taken to be on its way out and gets no second
+// Stop. After a restart of the daemon the caller reports such a run as Up
+// again, and the plan stops it anew.
 type Input struct {
 	Desired  []Desired
 	Observed []Run               // every run that is not removed yet
@@ -14,6 +25,9 @@ type Input struct {
 	Memory   map[string]Attempts // by instance
 	Now      time.Time
 }
+
+// Abortable is the value in Input.InFlight of a start that a Stop may abort.
+const Abortable = "pull"
 
 // Desired is a unit's current revision and the operator's intent.
 type Desired struct {
@@ -43,8 +57,10 @@ type Run struct {
 	Phase     Phase
 	StartedAt time.Time
 	EndedAt   time.Time
-	Clean     bool // exited with code 0
-	Code      int  // exit code; -1 if a signal or unknown
+	Clean     bool   // exited with code 0
+	Code      int    // exit code; -1 if a signal or unknown
+	Stopped   bool   // it ended because it was asked to: no failure, whatever its code
+	Error     string // of a Failed run: the step and its cause
 }
 
 // Attempts is what neither kernel nor unit files know about an instance.
@@ -54,8 +70,10 @@ type Attempts struct {
 	Last     time.Time   `json:"last,omitzero"`      // when the last run ended or the last start failed
 	Starts   []time.Time `json:"starts,omitempty"`   // restarts within the policy's interval, oldest first
 	Done     bool        `json:"done,omitempty"`     // ended and the policy says to leave it
-	Error    string      `json:"error,omitempty"`    // of the last failed start
+	Error    string      `json:"error,omitempty"`    // of the last failed start, or why Done is no success
 	Revision int         `json:"revision,omitempty"` // these attempts belong to
+	Restart  int         `json:"restart,omitempty"`  // the Desired.Restart they belong to
+	Run      string      `json:"run,omitempty"`      // the last run that is counted in
 }
 
 // Plan is what to do now and when to look again.
@@ -88,7 +106,8 @@ const (
 	Forget Kind = "forget"
 )
 
-// Waiting says why an instance is not started yet.
+// Waiting says why nothing is done for an instance yet. The reason stays the
+// same while it waits: the time left is Until less now.
 type Waiting struct {
 	Unit     string    `json:"unit"`
 	Instance string    `json:"instance"`
