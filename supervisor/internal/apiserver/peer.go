@@ -1,0 +1,60 @@
+package apiserver
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os/user"
+	"strconv"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// peer is the process at the other end of a connection, as the kernel knows it
+// from the moment it connected.
+type peer struct {
+	known bool
+	uid   uint32
+	pid   int32
+}
+
+// admin reports whether the peer may change things: whoever may is root in
+// effect, because a unit may mount any path of the host.
+func (p peer) admin() bool { return p.known && (p.uid == 0 || p.uid == ownUID()) }
+
+// String is the peer in audit records: "alice (uid 1000, pid 812)".
+func (p peer) String() string {
+	if !p.known {
+		return "unknown caller"
+	}
+	name := "user"
+	if u, err := user.LookupId(strconv.FormatUint(uint64(p.uid), 10)); err == nil {
+		name = u.Username
+	}
+	return fmt.Sprintf("%s (uid %d, pid %d)", name, p.uid, p.pid)
+}
+
+type peerKey struct{}
+
+// withPeer asks the kernel who connected. A connection that has no credentials
+// (not a Unix socket) may only read.
+func withPeer(ctx context.Context, c net.Conn) context.Context {
+	var p peer
+	if sc, ok := c.(syscall.Conn); ok {
+		if raw, err := sc.SyscallConn(); err == nil {
+			_ = raw.Control(func(fd uintptr) {
+				cred, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+				if err == nil && cred.Pid != 0 { // TCP answers with zeroes and uid -1
+					p = peer{known: true, uid: cred.Uid, pid: cred.Pid}
+				}
+			})
+		}
+	}
+	return context.WithValue(ctx, peerKey{}, p)
+}
+
+func peerOf(ctx context.Context) peer {
+	p, _ := ctx.Value(peerKey{}).(peer)
+	return p
+}

@@ -1,0 +1,121 @@
+package apiserver
+
+import (
+	"fmt"
+	"log/slog"
+	"net/http"
+	"runtime/debug"
+	"sync/atomic"
+
+	"github.com/wherry-run/wherry/supervisor/api"
+)
+
+// access is what a caller needs for a route.
+type access int
+
+const (
+	read  access = iota // whoever can open the socket
+	admin               // root, or the daemon's own user
+)
+
+// handlerFunc answers one request. An error it returns before it has written
+// anything becomes the answer.
+type handlerFunc func(w http.ResponseWriter, r *http.Request) error
+
+// handler is the table of routes.
+func (s *Server) handler() http.Handler {
+	mux := http.NewServeMux()
+	for _, route := range []struct {
+		pattern string
+		access  access
+		handle  handlerFunc
+	}{
+		{"GET /v1/info", read, s.getInfo},
+		{"POST /v1/reload", admin, s.postReload},
+		{"GET /v1/units", read, s.getUnits},
+		{"GET /v1/units/{name}", read, s.getUnit},
+		{"POST /v1/units:start", admin, s.act(s.Backend.Start)},
+		{"POST /v1/units:stop", admin, s.act(s.Backend.Stop)},
+		{"POST /v1/units:restart", admin, s.act(s.Backend.Restart)},
+		{"POST /v1/units:rm", admin, s.act(s.Backend.Remove)},
+		{"POST /v1/apply", admin, s.postApply},
+		{"POST /v1/run", admin, s.postRun},
+		{"POST /v1/exec", admin, s.postExec},
+		{"GET /v1/logs", read, s.getLogs},
+		{"GET /v1/events", read, s.getEvents},
+		{"POST /v1/wait", read, s.postWait},
+		{"GET /v1/images", read, s.getImages},
+		{"GET /v1/images/{ref}", read, s.getImage},
+		{"POST /v1/images:pull", admin, s.postPull},
+		{"DELETE /v1/images/{ref}", admin, s.deleteImage},
+	} {
+		mux.Handle(route.pattern, s.guard(route.access, route.handle))
+	}
+	mux.Handle("/", s.guard(read, func(_ http.ResponseWriter, r *http.Request) error {
+		return &api.Error{Code: api.CodeInvalid, Message: fmt.Sprintf("no such call: %s %s", r.Method, r.URL.Path),
+			Hint: "client and daemon may be of different versions: compare `wherry version` with `wherry ctl status`"}
+	}))
+	return mux
+}
+
+// guard checks the caller, limits the body, turns a returned error into the
+// answer and contains panics.
+func (s *Server) guard(need access, handle handlerFunc) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		out := &answer{ResponseWriter: w}
+		defer func() {
+			v := recover()
+			if v == nil {
+				return
+			}
+			if v != http.ErrAbortHandler {
+				s.Log.Error("api handler panicked", "path", r.URL.Path, "panic", v, slog.String("stack", string(debug.Stack())))
+			}
+			if out.began.Load() {
+				panic(http.ErrAbortHandler) // cut the stream, so that the caller sees that it is not whole
+			}
+			writeError(out, &api.Error{Code: api.CodeInternal, Message: fmt.Sprintf("internal error: %v", v)})
+		}()
+		if need == admin && !peerOf(r.Context()).admin() {
+			writeError(out, &api.Error{Code: api.CodeForbidden,
+				Message: fmt.Sprintf("%s may only read", peerOf(r.Context())), Hint: "run it as root: sudo wherry ctl ..."})
+			return
+		}
+		r.Body = http.MaxBytesReader(out, r.Body, maxBody)
+		if err := handle(out, r); err != nil {
+			e := toAPI(err)
+			if e.Code == api.CodeInternal {
+				s.Log.Warn("api call", "path", r.URL.Path, "err", err)
+			}
+			if out.began.Load() {
+				panic(http.ErrAbortHandler)
+			}
+			writeError(out, e)
+		}
+	})
+}
+
+// answer knows whether something of the answer has been sent.
+type answer struct {
+	http.ResponseWriter
+	began atomic.Bool // the sender of a stream writes too
+}
+
+func (a *answer) WriteHeader(code int) {
+	a.began.Store(true)
+	a.ResponseWriter.WriteHeader(code)
+}
+
+func (a *answer) Write(p []byte) (int, error) {
+	a.began.Store(true)
+	return a.ResponseWriter.Write(p)
+}
+
+// Unwrap serves http.ResponseController.
+func (a *answer) Unwrap() http.ResponseWriter { return a.ResponseWriter }
+
+// began reports whether something of the answer to w has been sent.
+func began(w http.ResponseWriter) bool {
+	a, ok := w.(*answer)
+	return ok && a.began.Load()
+}

@@ -1,0 +1,94 @@
+package apiserver
+
+import (
+	"context"
+	"errors"
+	"net/http"
+
+	"github.com/wherry-run/wherry/image"
+	"github.com/wherry-run/wherry/supervisor/api"
+)
+
+// Runner starts units made of flags.
+type Runner interface {
+	RunUnit(ctx context.Context, r api.RunRequest, by string, progress func(image.Progress)) (name string, err error)
+}
+
+// postRun starts a unit. With Attach it stays: output, then the exit. The
+// start belongs to the request, what follows to the daemon: a unit whose
+// caller has gone goes on, and with Remove is still removed at its end.
+func (s *Server) postRun(w http.ResponseWriter, r *http.Request) error {
+	var req api.RunRequest
+	if err := readJSON(r, &req); err != nil {
+		return err
+	}
+	by := peerOf(r.Context()).String()
+	out := newStream(w, framesType)
+	defer out.close()
+
+	pace := newPace()
+	name, err := s.Backend.RunUnit(r.Context(), req, by, func(p image.Progress) {
+		if pace.due(p) {
+			out.offer(func() error { return out.control(api.Control{Progress: wireProgress(p)}) })
+		}
+	})
+	if err != nil {
+		if began(w) {
+			return out.control(api.Control{Error: toAPI(err)})
+		}
+		return err
+	}
+	_ = out.control(api.Control{Created: name})
+	if !req.Attach {
+		return nil
+	}
+	exit, err := s.attach(r.Context(), name, out)
+	if req.Remove && s.ctx.Err() == nil {
+		_, rmErr := s.Backend.Remove(s.ctx, api.ActRequest{Units: []string{name}, Force: true}, by)
+		if rmErr != nil && !errors.Is(rmErr, api.ErrNoSuchUnit) && err == nil {
+			err = rmErr
+		}
+	}
+	if err != nil {
+		return out.control(api.Control{Error: toAPI(s.explain(err))})
+	}
+	return out.control(api.Control{Exit: &exit})
+}
+
+// attach sends the unit's output until it has ended for good and returns how.
+func (s *Server) attach(ctx context.Context, name string, out *streamWriter) (api.Exit, error) {
+	for line, err := range s.Backend.Logs(ctx, api.LogsRequest{Target: name, Follow: true}) {
+		if err != nil {
+			if ctx.Err() != nil {
+				break // the caller has gone; the unit goes on
+			}
+			return api.Exit{}, err
+		}
+		if sendLine(out, line) != nil {
+			break
+		}
+	}
+	return s.Backend.WaitExit(s.ctx, name)
+}
+
+// sendLine sends a record as the bytes that the process wrote.
+func sendLine(out *streamWriter, l api.LogLine) error {
+	typ := api.FrameStdout
+	if l.Stream == "stderr" {
+		typ = api.FrameStderr
+	}
+	if l.Partial {
+		return out.frame(typ, l.Text)
+	}
+	return out.frame(typ, l.Text, newline)
+}
+
+var newline = []byte{'\n'}
+
+// explain turns the end of the server into an error that says so.
+func (s *Server) explain(err error) error {
+	if s.ctx.Err() != nil {
+		return api.ErrUnavailable
+	}
+	return err
+}
