@@ -10,7 +10,7 @@ import (
 
 // Compute says what is to be done now.
 func Compute(in Input) Plan {
-	p := &planner{world: newWorld(in)}
+	p := &planner{world: newWorld(in), will: map[string]bool{}}
 	for _, u := range p.units {
 		switch u.Intent {
 		case Running:
@@ -33,7 +33,8 @@ func Compute(in Input) Plan {
 // planner collects a plan.
 type planner struct {
 	*world
-	out Plan
+	will map[string]bool // what coming found out
+	out  Plan
 }
 
 func (p *planner) act(k Kind, u *wanted, s *slot, run, reason string) {
@@ -249,16 +250,28 @@ func (p *planner) unmet(name string) string {
 // coming tells whether a unit may still come up by itself: one that is not
 // required is waited for only then.
 func (p *planner) coming(name string) bool {
-	dep := p.byName[name]
-	if dep == nil || dep.Intent != Running || p.graph.round(name) != "" {
-		return false
+	if known, ok := p.will[name]; ok {
+		return known
 	}
-	for _, s := range dep.slots {
-		if !s.surplus && len(s.live) == 0 && p.Memory[s.instance].of(dep.Desired).Done {
-			return false
+	dep := p.byName[name]
+	// Circles are excluded first, so that what follows comes to an end.
+	will := dep != nil && dep.Intent == Running && p.graph.round(name) == "" && !p.over(dep)
+	if will {
+		for _, d := range dep.Unit.DependsOn {
+			if d.Required && p.unmet(d.Unit) != "" && !p.coming(d.Unit) {
+				will = false
+			}
 		}
 	}
-	return true
+	p.will[name] = will
+	return will
+}
+
+// over tells whether an instance of the unit has ended for good.
+func (p *planner) over(u *wanted) bool {
+	return slices.ContainsFunc(u.slots, func(s *slot) bool {
+		return !s.surplus && len(s.live) == 0 && p.Memory[s.instance].of(u.Desired).Done
+	})
 }
 
 // earliest is the first moment at which some wait is over.
