@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/wherry-run/wherry/supervisor/api"
 )
 
@@ -34,6 +36,7 @@ type Host struct {
 	daemon *exec.Cmd
 	done   chan error
 	log    *os.File
+	small  bool // Root is a mount of SmallDisk
 }
 
 // Bin is the folder with wherry and wherry-keeper.
@@ -117,6 +120,25 @@ func (h *Host) Start(flags ...string) {
 		}
 		return h.Run("status").Code == 0
 	})
+}
+
+// SecondDaemon starts one more daemon on the same root, which must fail.
+func (h *Host) SecondDaemon() (output string, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	c := exec.CommandContext(ctx, h.daemon.Path, h.daemon.Args[1:]...)
+	out, err := c.CombinedOutput()
+	return string(out), err
+}
+
+// SmallDisk puts a file system of size bytes under Root, before Start.
+func (h *Host) SmallDisk(size int64) {
+	h.t.Helper()
+	// A tmpfs: no journal of its own in the way of the last byte.
+	if err := unix.Mount("wherry-test", h.Root, "tmpfs", 0, fmt.Sprintf("size=%d,mode=755", size)); err != nil {
+		h.t.Fatal(err)
+	}
+	h.small = true
 }
 
 // DaemonPid is the daemon's process id.

@@ -13,7 +13,7 @@ import (
 
 	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
-
+	"golang.org/x/sys/unix"
 )
 
 // close removes all units, stops the daemon, waits for the keeper to end and
@@ -46,6 +46,11 @@ func (h *Host) close() {
 	}
 	h.log.Close()
 	h.removeNetwork()
+	if h.small {
+		if err := unix.Unmount(h.Root, 0); err != nil {
+			h.t.Errorf("left behind: %s: %v", h.Root, err)
+		}
+	}
 	if err := os.RemoveAll(h.Dir); err != nil {
 		h.t.Errorf("left behind: %v", err)
 	}
@@ -74,7 +79,7 @@ func (h *Host) Leaks() []string {
 func (h *Host) leakedMounts() (l []string) {
 	b, _ := os.ReadFile("/proc/self/mountinfo")
 	for line := range strings.Lines(string(b)) {
-		if strings.Contains(line, h.Dir+"/") {
+		if strings.Contains(line, h.Dir+"/") && !(h.small && strings.Contains(line, " "+h.Root+" ")) {
 			l = append(l, "mount "+strings.TrimSpace(line))
 		}
 	}
@@ -191,4 +196,3 @@ func alive(pid int) bool {
 	_, rest, _ := strings.Cut(string(b), ") ")
 	return !strings.HasPrefix(rest, "Z")
 }
-

@@ -31,14 +31,18 @@ type Registry struct {
 	cmd  *exec.Cmd
 }
 
-// StartRegistry starts a registry with the named test images in it.
-func StartRegistry(t testing.TB, images ...string) *Registry {
+// StartSharedRegistry starts a registry with the named test images in it; the caller closes it.
+func StartSharedRegistry(t testing.TB, images ...string) *Registry {
 	t.Helper()
 	bin, err := exec.LookPath("docker-registry")
 	if err != nil {
 		t.Skip("docker-registry is not installed: scripts/setup test")
 	}
-	r := &Registry{Addr: freeAddr(t), dir: t.TempDir()}
+	dir, err := os.MkdirTemp("", "whi-registry")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &Registry{Addr: freeAddr(t), dir: dir}
 	config := filepath.Join(r.dir, "config.yml")
 	text := fmt.Sprintf("version: 0.1\nlog: {level: error, accesslog: {disabled: true}}\n"+
 		"storage: {filesystem: {rootdirectory: %s/data}, delete: {enabled: true}}\nhttp: {addr: %s}\n", r.dir, r.Addr)
@@ -48,11 +52,24 @@ func StartRegistry(t testing.TB, images ...string) *Registry {
 	r.cmd = exec.Command(bin, "serve", config)
 	r.cmd.Env = append(os.Environ(), "OTEL_TRACES_EXPORTER=none")
 	r.start(t)
-	t.Cleanup(r.Stop)
 	for _, i := range images {
 		r.Push(t, i)
 	}
 	return r
+}
+
+// StartRegistry starts a registry with the named test images in it, for one test.
+func StartRegistry(t testing.TB, images ...string) *Registry {
+	t.Helper()
+	r := StartSharedRegistry(t, images...)
+	t.Cleanup(r.Close)
+	return r
+}
+
+// Close stops the registry and deletes its content.
+func (r *Registry) Close() {
+	r.Stop()
+	os.RemoveAll(r.dir)
 }
 
 func (r *Registry) start(t testing.TB) {

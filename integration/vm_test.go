@@ -1,0 +1,45 @@
+package integration
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"github.com/wherry-run/wherry/integration/harness"
+)
+
+// TestVM runs every story of vm/stories in a virtual machine with systemd as
+// PID 1 and pure cgroup v2 (vm/build.sh makes it).
+func TestVM(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	if _, err := exec.LookPath("qemu-system-x86_64"); err != nil {
+		t.Skip("no QEMU: scripts/setup test")
+	}
+	bin := harness.Bin(t)
+	demo := filepath.Join(t.TempDir(), "demo")
+	build := exec.Command("go", "build", "-o", demo, "./demo")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build of the demo: %v\n%s", err, out)
+	}
+	stories, err := filepath.Glob("vm/stories/*.sh")
+	if err != nil || len(stories) == 0 {
+		t.Fatalf("no stories: %v", err)
+	}
+	for _, story := range stories {
+		t.Run(filepath.Base(story), func(t *testing.T) {
+			out, err := exec.Command("vm/run.sh", "-t", "600", story,
+				filepath.Join(bin, "wherry"), filepath.Join(bin, "wherry-keeper"), demo).CombinedOutput()
+			t.Logf("%s", out)
+			if exit, ok := err.(*exec.ExitError); ok && exit.ExitCode() == 125 {
+				t.Fatal("the virtual machine did not run: is it built (integration/vm/build.sh)?")
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+}
