@@ -1,0 +1,171 @@
+// Package disk answers: how does a change of the store reach the disk whole or
+// not at all, and is there room for it?
+//
+// It knows nothing of images. Every durable change is: write under a temporary
+// name, sync, rename, sync the folder.
+package disk
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// WriteFile replaces path by data: after a crash it has the old content or the
+// new one. The temporary name is path plus ".tmp".
+func WriteFile(path string, data []byte, perm os.FileMode) error {
+	tmp := path + ".tmp"
+	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, perm)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = os.Rename(tmp, path)
+	}
+	if err != nil {
+		return errors.Join(err, remove(tmp))
+	}
+	return SyncDir(filepath.Dir(path))
+}
+
+func remove(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// SyncDir makes the names in dir durable.
+func SyncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// RemoveAll deletes a tree, also one that an unprivileged owner made
+// unreadable for itself.
+func RemoveAll(path string) error {
+	err := os.RemoveAll(path)
+	if !errors.Is(err, fs.ErrPermission) {
+		return err
+	}
+	walk := filepath.WalkDir(path, func(p string, d fs.DirEntry, err error) error {
+		if d != nil && d.IsDir() {
+			if os.Chmod(p, 0o700) == nil && err != nil {
+				return RemoveAll(p)
+			}
+		}
+		return nil
+	})
+	return errors.Join(walk, os.RemoveAll(path))
+}
+
+// NoSpaceError says how much room is missing. It is syscall.ENOSPC.
+type NoSpaceError struct {
+	Path string
+	Need int64 // 0: unknown
+	Free int64
+}
+
+func (e *NoSpaceError) Error() string {
+	if e.Need > 0 {
+		return fmt.Sprintf("no space left on %s: %s needed, %s free", e.Path, Bytes(e.Need), Bytes(e.Free))
+	}
+	return fmt.Sprintf("no space left on %s: %s free", e.Path, Bytes(e.Free))
+}
+
+// Is makes the error the system's own one for errors.Is.
+func (e *NoSpaceError) Is(target error) bool { return target == unix.ENOSPC }
+
+// Free returns the bytes that are free below path.
+func Free(path string) (int64, error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(path, &st); err != nil {
+		return 0, fmt.Errorf("statfs %s: %w", path, err)
+	}
+	return int64(min(st.Bavail, 1<<62/uint64(st.Bsize))) * st.Bsize, nil
+}
+
+// Need checks that need bytes are free below path.
+func Need(path string, need int64) error {
+	free, err := Free(path)
+	if err == nil && free < need {
+		err = &NoSpaceError{Path: path, Need: need, Free: free}
+	}
+	return err
+}
+
+// Bytes prints a size for people.
+func Bytes(n int64) string {
+	const unit = 1024
+	if n < unit {
+		return fmt.Sprintf("%d B", n)
+	}
+	f, i := float64(n)/unit, 0
+	for f >= unit && i < 5 {
+		f, i = f/unit, i+1
+	}
+	return fmt.Sprintf("%.1f %ciB", f, "KMGTPE"[i])
+}
+
+// Syncer writes everything of one file system to the disk. Calls that come
+// while a sync runs share the next one: many layers, few syncs.
+type Syncer struct {
+	Path string
+
+	run sync.Mutex // held by the sync under way
+
+	mu   sync.Mutex
+	next *round
+}
+
+type round struct {
+	done chan struct{}
+	err  error
+}
+
+// Sync returns when all that was written before the call is on disk.
+func (s *Syncer) Sync() error {
+	s.mu.Lock()
+	r, leader := s.next, false
+	if r == nil {
+		r, leader = &round{done: make(chan struct{})}, true
+		s.next = r
+	}
+	s.mu.Unlock()
+	if !leader {
+		<-r.done
+		return r.err
+	}
+	s.run.Lock()
+	s.mu.Lock()
+	s.next = nil // who comes from here on has written after this sync's start
+	s.mu.Unlock()
+	r.err = syncfs(s.Path)
+	s.run.Unlock()
+	close(r.done)
+	return r.err
+}
+
+func syncfs(path string) error {
+	d, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	if err := unix.Syncfs(int(d.Fd())); err != nil {
+		return fmt.Errorf("sync %s: %w", path, err)
+	}
+	return nil
+}

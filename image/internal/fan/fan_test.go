@@ -1,0 +1,69 @@
+package fan
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"testing"
+	"testing/iotest"
+)
+
+func noise(n int) []byte {
+	b := make([]byte, n)
+	_, _ = rand.NewChaCha8([32]byte{1}).Read(b)
+	return b
+}
+
+func TestEveryReaderSeesEverything(t *testing.T) {
+	for _, size := range []int{0, 1, chunkSize - 1, chunkSize, chunkSize + 1, 5*chunkSize + 17} {
+		want := noise(size)
+		f := New(2)
+		var a, b bytes.Buffer
+		done := make(chan error, 2)
+		go func() { _, err := io.Copy(&a, f.Reader(0)); done <- err }() // WriteTo
+		go func() { _, err := io.Copy(&b, struct{ io.Reader }{f.Reader(1)}); done <- err }()
+		if err := f.Run(context.Background(), iotest.HalfReader(bytes.NewReader(want))); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			if err := <-done; err != nil {
+				t.Fatal(err)
+			}
+		}
+		if !bytes.Equal(a.Bytes(), want) || !bytes.Equal(b.Bytes(), want) {
+			t.Fatalf("size %d: the readers saw something else", size)
+		}
+	}
+}
+
+func TestSourceErrorReachesReaders(t *testing.T) {
+	f := New(1)
+	go func() {
+		_ = f.Run(context.Background(), io.MultiReader(bytes.NewReader(noise(10)), iotest.ErrReader(io.ErrUnexpectedEOF)))
+	}()
+	got, err := io.ReadAll(f.Reader(0))
+	if len(got) != 10 || !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Fatalf("got %d bytes and %v", len(got), err)
+	}
+}
+
+func TestClosedReaderHoldsNobodyBack(t *testing.T) {
+	f := New(2)
+	f.Reader(0).Close()
+	size := (queueLen + 4) * chunkSize
+	go func() { _ = f.Run(context.Background(), bytes.NewReader(noise(size))) }()
+	if n, err := io.Copy(io.Discard, f.Reader(1)); n != int64(size) || err != nil {
+		t.Fatal(n, err)
+	}
+}
+
+func TestCancelEndsRun(t *testing.T) {
+	f := New(1)
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if err := f.Run(ctx, bytes.NewReader(noise(100*chunkSize))); !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+}
