@@ -1,0 +1,210 @@
+package cgroup
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	cgroups "github.com/containerd/cgroups/v3"
+	"golang.org/x/sys/unix"
+)
+
+// Parent is the group that all groups of ours stand below.
+type Parent struct {
+	// Path of the group, "/wherry".
+	Path string
+
+	// Delegated is the highest group that is ours to configure: the unit's
+	// group under systemd with Delegate=yes, and Path itself if empty. Path is
+	// it or stands below it. Nothing above it is written.
+	Delegated string
+
+	// Subgroup, if set, is where processes that stand in Delegated itself are
+	// moved to: a v2 group with processes of its own cannot share out
+	// controllers. systemd 254 and newer does it with DelegateSubgroup=.
+	Subgroup string
+}
+
+// ErrOccupied says that a group which must hand controllers down holds
+// processes itself.
+var ErrOccupied = errors.New("it holds processes itself, which the kernel forbids where controllers are shared out")
+
+// wantedControllers are enabled for our groups where the host has them.
+var wantedControllers = []string{"memory", "cpu", "pids", "cpuset", "io"}
+
+// Prepare makes the parent and, on v2, enables the controllers for the groups
+// below it. It may be repeated at any time. A controller that the host or the
+// delegation lacks is no error here: [Limits.Check] names it when it is needed.
+func (p Parent) Prepare() error {
+	g := Group{Path: p.Path}
+	h, err := g.host("prepare")
+	if err != nil {
+		return err
+	}
+	if p.Delegated == "" {
+		p.Delegated = p.Path
+	}
+	if p.Path != p.Delegated && !strings.HasPrefix(p.Path, p.Delegated+"/") {
+		return g.wrap("prepare", fmt.Errorf("not below %s, which is delegated", p.Delegated))
+	}
+	if err := (Group{Path: p.Delegated}).check(); err != nil {
+		return g.wrap("prepare", fmt.Errorf("delegated group %q: %w", p.Delegated, err))
+	}
+	return g.wrap("prepare", h.prepare(p))
+}
+
+func (h *host) prepare(p Parent) error {
+	if h.mode == Legacy {
+		return h.prepareLegacy(p.Path)
+	}
+	if err := os.MkdirAll(filepath.Join(h.unified, p.Path), 0o755); err != nil {
+		return err
+	}
+	if p.Subgroup != "" {
+		if err := h.vacate(p.Delegated, p.Subgroup); err != nil {
+			return err
+		}
+	}
+	for group := p.Delegated; ; {
+		if err := h.shareOut(group); err != nil {
+			return err
+		}
+		if group == p.Path {
+			return nil
+		}
+		next, _, _ := strings.Cut(strings.TrimPrefix(p.Path, group+"/"), "/")
+		group = path.Join(group, next)
+	}
+}
+
+// prepareLegacy makes the group in each hierarchy. Not in cpuset: a group there
+// must first be given processors and memory nodes, which libcontainer does.
+func (h *host) prepareLegacy(group string) error {
+	for _, root := range h.roots() {
+		if root == h.v1["cpuset"] {
+			continue
+		}
+		if err := os.MkdirAll(filepath.Join(root, group), 0o755); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// shareOut enables the wanted controllers for the children of a group.
+func (h *host) shareOut(group string) error {
+	dir := filepath.Join(h.unified, group)
+	have, err := readWords(filepath.Join(dir, "cgroup.controllers"))
+	if err != nil {
+		return err
+	}
+	on, err := readWords(filepath.Join(dir, "cgroup.subtree_control"))
+	if err != nil {
+		return err
+	}
+	for _, c := range wantedControllers {
+		if !slices.Contains(have, c) || slices.Contains(on, c) {
+			continue
+		}
+		switch err := writeFile(filepath.Join(dir, "cgroup.subtree_control"), "+"+c); {
+		case err == nil:
+		case errors.Is(err, unix.EBUSY):
+			return occupied(group, dir)
+		case c == "cpuset" || c == "io": // welcome, not needed
+		default:
+			return fmt.Errorf("enable controller %s in %s: %w", c, group, err)
+		}
+	}
+	return nil
+}
+
+func occupied(group, dir string) error {
+	pids, _ := readWords(filepath.Join(dir, "cgroup.procs"))
+	return fmt.Errorf("share out controllers of %s: %w (pid %s): move them to a group below it, or set DelegateSubgroup= in the systemd unit",
+		group, ErrOccupied, strings.Join(pids, ", "))
+}
+
+// vacate moves a group's own processes into a child. A process that forks
+// meanwhile leaves a child behind, so it looks until the group is empty.
+func (h *host) vacate(group, child string) error {
+	if child != path.Base(child) || child == "." || child == ".." {
+		return fmt.Errorf("subgroup %q: not the name of a group", child)
+	}
+	dir := filepath.Join(h.unified, group)
+	leaf := filepath.Join(dir, child)
+	for range 100 {
+		pids, err := readWords(filepath.Join(dir, "cgroup.procs"))
+		if err != nil || len(pids) == 0 {
+			return err
+		}
+		if err := os.MkdirAll(leaf, 0o755); err != nil {
+			return err
+		}
+		for _, pid := range pids {
+			err := writeFile(filepath.Join(leaf, "cgroup.procs"), pid)
+			if err != nil && !errors.Is(err, unix.ESRCH) { // it has ended
+				return fmt.Errorf("move process %s to %s: %w", pid, path.Join(group, child), err)
+			}
+		}
+	}
+	return occupied(group, dir)
+}
+
+// Join moves a process into the group, which is made if it is not there. On
+// v1 it joins the group of every hierarchy but cpuset.
+func (g Group) Join(pid int) error {
+	h, err := g.host("join")
+	if err != nil {
+		return err
+	}
+	return g.wrap("join", h.join(g.Path, pid))
+}
+
+func (h *host) join(group string, pid int) error {
+	roots := h.roots()
+	if h.mode == Unified {
+		roots = []string{h.unified}
+	}
+	for _, root := range roots {
+		if h.mode == Legacy && root == h.v1["cpuset"] {
+			continue
+		}
+		dir := filepath.Join(root, group)
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return err
+		}
+		if err := writeFile(filepath.Join(dir, "cgroup.procs"), strconv.Itoa(pid)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Self is the group that this process stands in. On v1 that is its group in
+// systemd's hierarchy, as controllers may differ.
+func Self() (Group, error) {
+	h, err := theHost()
+	if err != nil {
+		return Group{}, err
+	}
+	v1, unified, err := cgroups.ParseCgroupFileUnified("/proc/self/cgroup")
+	if err != nil {
+		return Group{}, fmt.Errorf("own control group: %w", err)
+	}
+	if h.mode == Legacy {
+		if own, ok := v1["name=systemd"]; ok {
+			return Group{Path: own}, nil
+		}
+	}
+	return Group{Path: unified}, nil
+}
+
+func readWords(file string) ([]string, error) {
+	b, err := os.ReadFile(file)
+	return strings.Fields(string(b)), err
+}
