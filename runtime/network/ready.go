@@ -1,0 +1,133 @@
+package network
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// ready brings the host into the state that an attachment needs and returns
+// the bridge. Where all is well it only looks.
+func (m *Manager) ready() (netlink.Link, error) {
+	if err := m.open(); err != nil {
+		return nil, err
+	}
+	if err := m.chooseSubnet(); err != nil {
+		return nil, err
+	}
+	bridge, err := m.ensureBridge()
+	if err != nil {
+		return nil, err
+	}
+	forwarding := false
+	err = m.host.do(func() (err error) {
+		forwarding, err = ensureSysctls(m.options.Bridge)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	if forwarding {
+		m.log.Info("switched on net.ipv4.ip_forward: this host now routes")
+	}
+	return bridge, m.syncTable()
+}
+
+// chooseSubnet settles the subnet once; from then on the folder remembers it.
+func (m *Manager) chooseSubnet() error {
+	if m.subnet.IsValid() {
+		return nil
+	}
+	routes, err := m.host.routes(m.options.Bridge)
+	if err != nil {
+		return err
+	}
+	chosen := m.options.Subnet
+	if chosen.IsValid() {
+		err = checkSubnet(chosen, routes)
+	} else {
+		chosen, err = freeSubnet(DefaultSubnets, routes)
+	}
+	if err != nil {
+		return err
+	}
+	if err := m.store.setSubnet(chosen); err != nil {
+		return fmt.Errorf("subnet %s: %w", chosen, err)
+	}
+	m.subnet = chosen
+	return nil
+}
+
+// syncTable makes the kernel's table what the leases say. If the generation is
+// the one we saw last, our memory of the table is the truth and only the
+// difference is sent; else the table is read first.
+func (m *Manager) syncTable() error { return m.sync(true) }
+
+// unpublish is syncTable for leases that go: it makes no table where none is.
+func (m *Manager) unpublish() error { return m.sync(false) }
+
+func (m *Manager) sync(create bool) error {
+	want := buildRuleset(m.options.Bridge, m.subnet, m.store.list())
+	gen, err := m.host.tables.generation()
+	if err != nil {
+		return err
+	}
+	have := m.seen.table
+	if have == nil || m.seen.tableAt != gen {
+		if have, err = retryRead(func() (*ruleset, error) { return m.host.tables.read(m.options.Bridge) }); err != nil {
+			return err
+		}
+	}
+	if have == nil && !create {
+		return nil
+	}
+	if have != nil && have.equal(want) {
+		m.seen.table, m.seen.tableAt = want, gen
+		return nil
+	}
+	return m.writeTable(have, want, gen)
+}
+
+// writeTable sends the difference and notes the new generation. Had somebody
+// else changed a table meanwhile, the number would have risen by more than one, and the next
+// call reads everything again.
+func (m *Manager) writeTable(have, want *ruleset, gen uint32) error {
+	m.seen.table = nil
+	write := func() error { return m.host.tables.rewrite(want) }
+	if have != nil && have.onlyPublishedDiffers(want) {
+		write = func() error { return m.host.tables.update(have, want) }
+	}
+	if err := write(); err != nil {
+		return err
+	}
+	after, err := m.host.tables.generation()
+	if err != nil {
+		return err
+	}
+	m.seen.table, m.seen.tableAt = want, gen+1
+	if after == gen+1 && m.seen.othersAt == gen {
+		m.seen.othersAt = after
+	}
+	return nil
+}
+
+// retryRead repeats a dump that the kernel reports as torn by a change.
+func retryRead[T any](read func() (T, error)) (T, error) {
+	for range 3 {
+		v, err := read()
+		if !errors.Is(err, unix.EINTR) {
+			return v, err
+		}
+	}
+	return read()
+}
+
+// freeSubnetIfIdle lets a changed option take effect once nothing is attached.
+func (m *Manager) freeSubnetIfIdle() {
+	if len(m.store.leases) == 0 && m.options.Subnet.IsValid() && m.subnet != m.options.Subnet {
+		m.subnet = netip.Prefix{}
+	}
+}
