@@ -1,0 +1,297 @@
+package unit
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/wherry-run/wherry/cgroup"
+)
+
+// later is a key that design knows and this version does not read yet.
+func later[T any](name, typ, text string) field[T] {
+	return field[T]{Key: Key{Name: name, Type: typ, Text: text, Later: true}}
+}
+
+// known is a key that works.
+func known[T any](name, typ, instead, text string, set func(*reader, *node, *T)) field[T] {
+	return field[T]{Key: Key{Name: name, Type: typ, Default: instead, Text: text}, set: set}
+}
+
+// into is a key whose value is a map with keys of its own.
+func into[T, S any](name, text string, sub table[S], to func(*T) *S) field[T] {
+	f := known(name, "map", "", text, func(p *reader, n *node, t *T) { sub.fill(p, n, to(t)) })
+	f.Keys = sub.keys()
+	return f
+}
+
+// unitTable is every key of a unit file.
+var unitTable = table[draft]{
+	fields: []field[draft]{
+		known("kind", "word", "service", "What the unit is: service.", (*reader).setKind),
+		known("name", "name", "the file's name without its ending", "The unit's name.", (*reader).setName),
+		known("image", "image", "", "The image its container starts from. The only key that must be there.", (*reader).setImage),
+		known("pull_policy", "word", "missing", "When the image is pulled: missing, always or never.", (*reader).setPull),
+		known("entrypoint", "list or text", "the image's", "The program. Text is split as a shell does. The image's command is then not used.",
+			func(p *reader, n *node, d *draft) { d.app.Entrypoint = p.command(n) }),
+		known("command", "list or text", "the image's", "The arguments, or the program if there is no entrypoint.",
+			func(p *reader, n *node, d *draft) { d.app.Command = p.command(n) }),
+		known("environment", "map or list", "", "Environment variables, over the image's and those of env_file.",
+			func(p *reader, n *node, d *draft) { p.assignments(n, d.env, passHint) }),
+		known("env_file", "list of files", "", "Files of NAME=value lines; later ones win. A missing file is an error unless {path: ..., required: false}.",
+			(*reader).setEnvFile),
+		known("working_dir", "path", "the image's", "The folder the program starts in.", (*reader).setWorkingDir),
+		known("user", "user[:group]", "the image's", "Who runs it, by names or ids.", (*reader).setUser),
+		known("replicas", "number", "1", "How many instances run side by side.", (*reader).setReplicas),
+		into("resources", "What it may use.", resourcesTable, func(d *draft) *cgroup.Limits { return &d.app.Limits }),
+		known("network", "word", "bridge", "bridge, host or none.", (*reader).setNetwork),
+		withKeys(known("ports", "list of ports", "", "Ports published on the host: 80, \"8080:80\", \"127.0.0.1:8080:80/udp\", \"8000-8002:8000-8002\" or maps. Without a host port a free one is taken. Replicas share a port.",
+			(*reader).setPorts), portTable.keys()),
+		withKeys(known("volumes", "list of mounts", "", "\"NAME:/target\", \"./folder:/target:ro\", \"/target\" (a volume without a name) or maps.",
+			(*reader).setVolumes), volumeTable.keys()),
+		withKeys(known("depends_on", "map or list", "", "Units that must be up first, by name.", (*reader).setDependsOn), dependencyTable.keys()),
+		known("restart", "word", "always", "Short for restart_policy: no, always, unless-stopped, on-failure or on-failure:5.", (*reader).setRestart),
+		withKeys(known("restart_policy", "map", "", "What happens after an end or a failed start.", (*reader).setRestartPolicy), restartTable.keys()),
+		known("stop_signal", "signal", "the image's, else SIGTERM", "What asks it to stop, by name or number.", (*reader).setStopSignal),
+		known("stop_grace_period", "duration", defaultGrace.String(), "How long it may take to stop before it is killed.", (*reader).setGrace),
+		known("init", "boolean", "true", "Whether a small init is the first process: it reaps, forwards signals and records the true exit.",
+			func(p *reader, n *node, d *draft) { p.flag(n, &d.app.Init) }),
+		known("read_only", "boolean", "false", "Whether the root file system is read-only.",
+			func(p *reader, n *node, d *draft) { p.flag(n, &d.app.ReadOnly) }),
+		known("cap_add", "list of words", "", "Capabilities added to the default set, without CAP_; ALL for every one.",
+			func(p *reader, n *node, d *draft) { d.app.CapAdd = p.capabilities(n) }),
+		known("cap_drop", "list of words", "", "Capabilities taken from the default set.",
+			func(p *reader, n *node, d *draft) { d.app.CapDrop = p.capabilities(n) }),
+		into("logging", "Bounds of the log files.", loggingTable, func(d *draft) *Logging { return &d.app.Logging }),
+		known("labels", "map or list", "", "Words of your own.", (*reader).setLabels),
+
+		later[draft]("parameters", "map", "Typed values for ${NAME}."),
+		later[draft]("environments", "map", "Values of parameters by environment."),
+		later[draft]("oom", "word", "What the kernel kills when memory runs out."),
+		later[draft]("secrets", "list", "Secret files."),
+		later[draft]("configs", "list", "Configuration files."),
+		later[draft]("probes", "map", "Checks of start, life and readiness."),
+		later[draft]("update_config", "map", "How a new revision replaces the old one."),
+		later[draft]("revision_history_limit", "number", "How many revisions are kept."),
+		later[draft]("post_start", "list", "Commands after a start."),
+		later[draft]("pre_stop", "list", "Commands before a stop."),
+		later[draft]("userns", "word", "The user namespace."),
+		later[draft]("containers", "map", "Several containers in one unit."),
+		later[draft]("devices", "list", "Devices of the host."),
+		later[draft]("privileged", "boolean", "No isolation at all."),
+		later[draft]("sysctls", "map", "Kernel parameters of its namespaces."),
+		later[draft]("ulimits", "map", "Limits of its processes."),
+		later[draft]("shm_size", "size", "The size of /dev/shm."),
+		later[draft]("hostname", "name", "Its host name."),
+		later[draft]("backoff_limit", "number", "Of a job: how often it is tried again."),
+		later[draft]("active_deadline", "duration", "Of a job: how long it may take."),
+		later[draft]("ttl_after_finished", "duration", "Of a job: how long it is kept."),
+		later[draft]("schedule", "cron", "Of a cron job: when it runs."),
+		later[draft]("time_zone", "word", "Of a cron job."),
+		later[draft]("concurrency_policy", "word", "Of a cron job: what a run does that finds one running."),
+		later[draft]("starting_deadline", "duration", "Of a cron job: how late it may start."),
+		later[draft]("suspend", "boolean", "Of a cron job: not to run for now."),
+		later[draft]("persistent", "boolean", "Of a cron job: to make up for missed runs."),
+		later[draft]("randomized_delay", "duration", "Of a cron job: to spread starts."),
+		later[draft]("successful_jobs_history_limit", "number", "Of a cron job."),
+		later[draft]("failed_jobs_history_limit", "number", "Of a cron job."),
+	},
+	elsewhere: map[string]string{
+		"args": "write command", "cmd": "write command", "env": "write environment", "container_name": "write name",
+		"healthcheck": "write probes", "deploy": "its keys stand at the top: replicas, resources, restart_policy",
+		"build": "wherry builds no images", "services": "write one unit a file, its keys at the top",
+		"version": "leave it out", "limits": "write resources: {limits: ...}", "cpus": "write resources: {limits: {cpus: ...}}",
+		"memory": "write resources: {limits: {memory: ...}}", "mem_limit": "write resources: {limits: {memory: ...}}",
+		"pids_limit": "write resources: {limits: {pids: ...}}", "tmpfs": "write volumes: [{type: tmpfs, target: ...}]",
+		"network_mode": "write network", "networks": "write network", "expose": "units reach each other's ports without it",
+		"secret": "write secrets", "scale": "write replicas", "workdir": "write working_dir", "mounts": "write volumes",
+	},
+}
+
+// withKeys adds the keys of the maps in a value, for the reference.
+func withKeys[T any](f field[T], keys []Key) field[T] {
+	f.Keys = keys
+	return f
+}
+
+var resourcesTable = table[cgroup.Limits]{fields: []field[cgroup.Limits]{
+	into("limits", "What it may use at most.", limitsTable, func(l *cgroup.Limits) *cgroup.Limits { return l }),
+	later[cgroup.Limits]("reservations", "map", "What is set aside for it."),
+}}
+
+// leastMemory is what Docker asks for as well: with less, a container hardly
+// gets through its own start.
+const leastMemory = 6 << 20
+
+const (
+	leastCPUs, mostCPUs = 0.01, 4096
+	mostPids            = 1 << 22
+)
+
+var limitsTable = table[cgroup.Limits]{fields: []field[cgroup.Limits]{
+	known("cpus", "number", "no limit", "Processors, 1.5 for one and a half.", func(p *reader, n *node, l *cgroup.Limits) {
+		l.CPUs, _ = p.float(n, leastCPUs, mostCPUs)
+	}),
+	known("memory", "size", "no limit", "Memory, page cache included.", func(p *reader, n *node, l *cgroup.Limits) {
+		l.Memory, _ = parsed(p, n, parseMemory)
+	}),
+	known("pids", "number", "no limit", "Processes and threads.", func(p *reader, n *node, l *cgroup.Limits) {
+		l.Pids, _ = p.integer(n, 1, mostPids)
+	}),
+	later[cgroup.Limits]("memory_high", "size", "Where the kernel begins to slow it down."),
+}}
+
+func parseMemory(text string) (int64, error) {
+	bytes, err := ParseSize(text)
+	if err == nil && bytes < leastMemory {
+		err = faultf("the least is "+Size(leastMemory).String(), "%s is too little", text)
+	}
+	return bytes, err
+}
+
+var loggingTable = table[Logging]{
+	fields: []field[Logging]{
+		known("max_size", "size", Size(defaultLogSize).String(), "A log file is rotated when it is this large.", func(p *reader, n *node, l *Logging) {
+			size, ok := p.size(n)
+			if ok && size < 1<<10 {
+				p.badf(n, "the least is 1KiB", "%s is too little", n.text)
+			}
+			l.MaxSize = size
+		}),
+		known("max_file", "number", "3", "How many files are kept.", func(p *reader, n *node, l *Logging) {
+			files, _ := p.integer(n, 1, 1000)
+			l.MaxFile = int(files)
+		}),
+		later[Logging]("targets", "list", "Where the log is sent as well."),
+	},
+	elsewhere: map[string]string{
+		"driver":   "wherry writes the log files itself; set max_size and max_file",
+		"options":  "write max_size and max_file here",
+		"max-size": "write max_size", "max-file": "write max_file",
+	},
+}
+
+func (p *reader) setKind(n *node, d *draft) {
+	switch kind, ok := p.oneOf(n, string(Service), "job", "cron"); {
+	case !ok:
+	case kind != string(Service):
+		p.bad(n, notYet(kind))
+	default:
+		d.unit.Kind = Service
+	}
+}
+
+func (p *reader) setName(n *node, d *draft) {
+	d.name = n
+	name, ok := p.word(n)
+	if !ok {
+		return
+	}
+	if err := CheckName(name); err != nil {
+		p.bad(n, err)
+	}
+	d.unit.Name = name
+}
+
+func (p *reader) setImage(n *node, d *draft) {
+	d.image = n
+	image, ok := p.word(n)
+	if !ok {
+		return
+	}
+	if err := checkImage(image); err != nil {
+		p.bad(n, err)
+	}
+	d.app.Image = image
+}
+
+func (p *reader) setPull(n *node, d *draft) {
+	switch policy, ok := p.oneOf(n, "missing", "always", "never", "newer"); {
+	case !ok:
+	case policy == "newer":
+		p.bad(n, notYet(policy))
+	default:
+		d.app.PullPolicy = policy
+	}
+}
+
+// command reads a list, or text that is split as a shell does.
+func (p *reader) command(n *node) []string {
+	var words []string
+	var ok bool
+	if n.shape == scalar {
+		words, ok = parsed(p, n, splitWords)
+	} else {
+		words, ok = p.strings(n)
+	}
+	if ok && len(words) == 0 {
+		p.badf(n, "leave the key out to use the image's", "is empty, which is not supported yet")
+	}
+	return words
+}
+
+func (p *reader) setWorkingDir(n *node, d *draft) { d.app.WorkingDir, _ = parsed(p, n, parseTarget) }
+
+func (p *reader) setUser(n *node, d *draft) { d.app.User, _ = parsed(p, n, parseUser) }
+
+func parseUser(text string) (string, error) {
+	if !userForm.MatchString(text) {
+		return "", faultf("write it like 1000, www or 1000:1000", "%q is not a user", text)
+	}
+	return text, nil
+}
+
+const mostReplicas = 1000
+
+func (p *reader) setReplicas(n *node, d *draft) {
+	count, _ := p.integer(n, 0, mostReplicas)
+	d.unit.Replicas = int(count)
+}
+
+func (p *reader) setNetwork(n *node, d *draft) { d.unit.Network, _ = parsed(p, n, parseNetwork) }
+
+func parseNetwork(name string) (string, error) {
+	switch name {
+	case "bridge", "host", "none":
+		return name, nil
+	}
+	known := []string{"bridge", "host", "none"}
+	return "", faultf(cmp.Or(didYouMean(name, known), "it is bridge, host or none"), "%q: networks by name are not supported yet", name)
+}
+
+func (p *reader) setStopSignal(n *node, d *draft) { d.app.StopSignal, _ = parsed(p, n, ParseSignal) }
+
+func (p *reader) setGrace(n *node, d *draft) {
+	if grace, ok := p.duration(n); ok {
+		d.app.StopGracePeriod = grace
+	}
+}
+
+func (p *reader) flag(n *node, to *bool) {
+	if value, ok := p.boolean(n); ok {
+		*to = value
+	}
+}
+
+// capabilities reads a list of names in any order; the order has no meaning.
+func (p *reader) capabilities(n *node) []string {
+	if n.shape != list {
+		p.badf(n, "write [...]", "wants a list, not %s", n.kind())
+		return nil
+	}
+	var out []string
+	for _, item := range n.items {
+		if name, ok := parsed(p, item, ParseCapability); ok {
+			out = append(out, name)
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+func (p *reader) setLabels(n *node, d *draft) {
+	labels := map[string]string{}
+	p.assignments(n, labels, labelHint)
+	if len(labels) > 0 {
+		d.unit.Labels = labels
+	}
+}
