@@ -132,4 +132,3 @@ func TestOOMKillsOfV1IncludeGroupsBelow(t *testing.T) {
 		t.Errorf("got %d, %v", n, err)
 	}
 }
-

@@ -1,7 +1,7 @@
 package spec
 
 import (
-	"errors"
+	"fmt"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
@@ -38,6 +38,14 @@ type Container struct {
 	HostnamePath   string
 	ResolvConfPath string
 	Terminal       bool
+	Machine        Machine
+}
+
+// Machine is what the spec depends on of the host.
+type Machine struct {
+	Arch   string // GOARCH; empty: that of this program
+	Kernel Kernel // zero: new enough for all rules
+	CPUs   int    // possible ones, whose thermal counters are masked; 0: none
 }
 
 // Network is the kind of network namespace.
@@ -60,4 +68,92 @@ type Result struct {
 }
 
 // Build combines image and unit into an OCI runtime spec with Docker's defaults.
-func Build(img Image, c Container) (Result, error) { return Result{}, errors.ErrUnsupported }
+func Build(img Image, c Container) (Result, error) {
+	user := img.User
+	if c.User != "" {
+		user = c.User
+	}
+	process, err := buildProcess(img, c, user)
+	if err != nil {
+		return Result{}, err
+	}
+	stop, err := stopSignal(img, c)
+	if err != nil {
+		return Result{}, err
+	}
+	mounts, err := buildMounts(c)
+	if err != nil {
+		return Result{}, err
+	}
+	resources, err := buildResources(c.Limits)
+	if err != nil {
+		return Result{}, err
+	}
+	namespaces, err := buildNamespaces(c.Network)
+	if err != nil {
+		return Result{}, err
+	}
+	volumes, err := openVolumes(img.Volumes, c.Mounts)
+	if err != nil {
+		return Result{}, err
+	}
+	return Result{
+		User:       user,
+		StopSignal: stop,
+		Volumes:    volumes,
+		Spec: &specs.Spec{
+			Version:  specs.Version,
+			Process:  process,
+			Root:     &specs.Root{Readonly: c.ReadOnly},
+			Hostname: c.Hostname,
+			Mounts:   mounts,
+			Linux: &specs.Linux{
+				Namespaces:        namespaces,
+				Resources:         resources,
+				Sysctl:            buildSysctl(c.Network),
+				Seccomp:           defaultSeccomp(process.Capabilities.Bounding, c.Machine),
+				MaskedPaths:       maskedPaths(c.Machine.CPUs),
+				ReadonlyPaths:     readonlyPaths(),
+				RootfsPropagation: "rprivate",
+			},
+		},
+	}, nil
+}
+
+// nearMiss is the end of an error about an unknown word: a hint if one of the
+// known ones is close to it.
+func nearMiss(word string, known []string) string {
+	best, least := "", 3 // two slips of the hand, no more
+	for _, k := range known {
+		if d := distance(word, k); d < least {
+			best, least = k, d
+		}
+	}
+	if best == "" {
+		return ""
+	}
+	return fmt.Sprintf("; did you mean %q?", best)
+}
+
+// distance is the number of letters to insert, delete, replace or swap.
+func distance(a, b string) int {
+	before, prev, cur := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)
+	for j := range prev {
+		prev[j] = j
+	}
+	for i := range len(a) {
+		cur[0] = i + 1
+		for j := range len(b) {
+			cost := 1
+			if a[i] == b[j] {
+				cost = 0
+			}
+			cur[j+1] = min(prev[j+1]+1, cur[j]+1, prev[j]+cost)
+			if i > 0 && j > 0 && a[i] == b[j-1] && a[i-1] == b[j] {
+				cur[j+1] = min(cur[j+1], before[j-1]+1)
+			}
+		}
+		before, prev, cur = prev, cur, before
+	}
+	return prev[len(b)]
+}
