@@ -1,12 +1,26 @@
 package image
 
 import (
-	"context"
 	"errors"
+	"fmt"
+	"io"
 	"log/slog"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
 	"time"
 
-	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"github.com/google/go-containerregistry/pkg/authn"
+	"golang.org/x/sys/unix"
+
+	"github.com/wherry-run/wherry/image/auth"
+	"github.com/wherry-run/wherry/image/internal/blob"
+	"github.com/wherry-run/wherry/image/internal/disk"
+	"github.com/wherry-run/wherry/image/internal/index"
+	"github.com/wherry-run/wherry/image/internal/layer"
 )
 
 // Options configure a Store.
@@ -16,16 +30,103 @@ type Options struct {
 	Insecure     []string // registry hosts spoken to over plain HTTP; loopback always may
 	DockerConfig string   // path of a Docker config.json; empty: $DOCKER_CONFIG is NOT read, none is used
 	Logger       *slog.Logger
+
+	// Proxy chooses the proxy for a request, as http.Transport does; nil: none.
+	Proxy func(*http.Request) (*url.URL, error)
 }
 
+// maxLayers is how many layers are fetched and unpacked at a time.
+const maxLayers = 3
+
 // Store holds images. It is safe for concurrent use; one process owns Root.
-type Store struct{}
+type Store struct {
+	root      string
+	platform  Platform
+	insecure  []string
+	keychain  authn.Keychain
+	transport http.RoundTripper
+	log       *slog.Logger
+	backoff   func(attempt int) time.Duration
+
+	lock    *os.File
+	blobs   *blob.Store
+	layers  *layer.Store
+	slots   chan struct{} // layers being fetched
+	flights flights
+
+	mu   sync.Mutex
+	idx  *index.Index
+	pins map[string]int // blobs and layers that running pulls need
+}
 
 // Open opens or makes a store, and removes what an interrupted pull left.
-func Open(o Options) (*Store, error) { return nil, errors.ErrUnsupported }
+func Open(o Options) (_ *Store, err error) {
+	if o.Root == "" {
+		return nil, errors.New("image store: no root given")
+	}
+	root, err := filepath.Abs(o.Root)
+	if err != nil {
+		return nil, err
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	s := &Store{
+		root: root, platform: o.Platform.or(HostPlatform()), insecure: o.Insecure,
+		keychain: auth.DockerConfig(o.DockerConfig), transport: newTransport(o.Insecure, o.Proxy),
+		log: o.Logger, backoff: backoff,
+		slots: make(chan struct{}, maxLayers), flights: flights{m: map[string]*flight{}}, pins: map[string]int{},
+	}
+	images := filepath.Join(root, "images")
+	if err := os.MkdirAll(images, 0o700); err != nil {
+		return nil, fmt.Errorf("image store: %w", err)
+	}
+	if s.lock, err = lockFile(filepath.Join(images, "lock")); err != nil {
+		return nil, fmt.Errorf("image store %s: %w", root, err)
+	}
+	defer func() {
+		if err != nil {
+			s.lock.Close()
+		}
+	}()
+	if s.idx, err = index.Open(images); err != nil {
+		return nil, fmt.Errorf("image store: %w", err)
+	}
+	if s.blobs, err = blob.Open(filepath.Join(root, "blobs")); err != nil {
+		return nil, fmt.Errorf("image store: %w", err)
+	}
+	if s.layers, err = layer.OpenStore(filepath.Join(root, "layers"), &disk.Syncer{Path: root}, o.Logger); err != nil {
+		return nil, fmt.Errorf("image store: %w", err)
+	}
+	return s, nil
+}
 
-// Close releases the lock on Root.
-func (s *Store) Close() error { return nil }
+// lockFile takes the lock and writes our process id into it.
+func lockFile(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		defer f.Close()
+		if !errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, fmt.Errorf("lock: %w", err)
+		}
+		pid, _ := io.ReadAll(io.LimitReader(f, 20))
+		return nil, fmt.Errorf("%w: process %s has it", ErrLocked, strings.TrimSpace(string(pid)))
+	}
+	if err := f.Truncate(0); err == nil {
+		_, _ = fmt.Fprintln(f, os.Getpid())
+	}
+	return f, nil
+}
+
+// Close releases the lock on Root. No pull may be running. Deleted layers whose
+// files are not gone yet are left to the next Open.
+func (s *Store) Close() error {
+	s.layers.Close()
+	return s.lock.Close()
+}
 
 // Platform is what an image is made for.
 type Platform struct{ OS, Architecture, Variant string }
@@ -97,45 +198,3 @@ var (
 	ErrInvalid  = errors.New("invalid image reference")
 	ErrCorrupt  = errors.New("content does not match its digest")
 )
-
-// Pull makes the image of ref present and returns it. ref is a name as Docker
-// users write it: "nginx", "host:5000/a/b:tag", "a/b@sha256:...". Concurrent
-// pulls of one blob share one download.
-func (s *Store) Pull(ctx context.Context, ref string, o PullOptions) (Image, error) {
-	return Image{}, errors.ErrUnsupported
-}
-
-// Get finds an image by name, digest or unique digest prefix (12 characters or
-// more, with or without "sha256:", of the manifest or the config).
-func (s *Store) Get(ref string) (Image, error) { return Image{}, errors.ErrUnsupported }
-
-// List returns all images, sorted by first name.
-func (s *Store) List() ([]Image, error) { return nil, errors.ErrUnsupported }
-
-// RemoveResult says what Remove did.
-type RemoveResult struct {
-	Untagged []string `json:"untagged"`
-	Deleted  []string `json:"deleted"` // digests of manifests and layers
-	Freed    int64    `json:"freed"`   // bytes
-}
-
-// Remove takes the name away; an image without a name and its layers that no
-// other image needs are deleted. A layer that a lease holds makes it ErrInUse.
-func (s *Store) Remove(ctx context.Context, ref string) (RemoveResult, error) {
-	return RemoveResult{}, errors.ErrUnsupported
-}
-
-// Prepare returns the mounts that make the image's root file system, with the
-// writable layer below dir (dir/upper and dir/work are made), and takes a lease
-// named id on its layers until Release. With readOnly there is no writable
-// layer. The mounts are plain values; somebody else performs them. Their first
-// has the destination "/". Leases are durable; Prepare with a known id renews it.
-func (s *Store) Prepare(ctx context.Context, digest, id, dir string, readOnly bool) ([]specs.Mount, error) {
-	return nil, errors.ErrUnsupported
-}
-
-// Release ends the lease. Releasing what is not leased is no error.
-func (s *Store) Release(id string) error { return errors.ErrUnsupported }
-
-// Leases lists the ids that hold layers.
-func (s *Store) Leases() ([]string, error) { return nil, errors.ErrUnsupported }

@@ -1,0 +1,137 @@
+package image
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"syscall"
+
+	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
+
+	"github.com/wherry-run/wherry/image/internal/blob"
+	"github.com/wherry-run/wherry/image/internal/disk"
+)
+
+// Further errors that callers tell apart with errors.Is.
+var (
+	ErrDenied      = errors.New("access denied")                      // by the registry
+	ErrUnavailable = errors.New("registry unavailable")               // may pass by itself
+	ErrNoSpace     = error(syscall.ENOSPC)                            // the message has the numbers
+	ErrLocked      = errors.New("image store is in use")              // by another process or Store
+	ErrPlatform    = errors.New("image is not made for the platform") // asked for
+)
+
+// Step names a part of a pull. The name stands in errors, logs, progress and
+// fault points.
+type Step string
+
+// The steps of a pull, in order. For one layer fetch, verify and unpack overlap.
+const (
+	StepResolve Step = "resolve"
+	StepFetch   Step = "fetch"
+	StepVerify  Step = "verify"
+	StepUnpack  Step = "unpack"
+	StepCommit  Step = "commit"
+)
+
+// What Progress.Step says besides the steps.
+const (
+	ProgressExists = "exists" // the layer is there already
+	ProgressDone   = "done"
+)
+
+// StepError is a failed step of a pull.
+type StepError struct {
+	Step   Step
+	Object string // the image's name, or a blob's digest
+	Err    error
+}
+
+func (e *StepError) Error() string { return fmt.Sprintf("%s %s: %v", e.Step, e.Object, e.Err) }
+
+// Unwrap returns the cause.
+func (e *StepError) Unwrap() error { return e.Err }
+
+// stepFailed adds the step, unless an inner one is known, and translates
+// errors of the parts.
+func (s *Store) stepFailed(step Step, object string, err error) error {
+	if err == nil {
+		return nil
+	}
+	var inner *StepError
+	if errors.As(err, &inner) {
+		return err
+	}
+	var mismatch *blob.MismatchError
+	var space *disk.NoSpaceError
+	switch {
+	case errors.As(err, &mismatch):
+		step, err = StepVerify, &corruptError{mismatch}
+	case errors.Is(err, syscall.ENOSPC) && !errors.As(err, &space):
+		free, _ := disk.Free(s.root)
+		err = fmt.Errorf("%w (%w)", &disk.NoSpaceError{Path: s.root, Free: free}, err)
+	}
+	return &StepError{Step: step, Object: object, Err: err}
+}
+
+type corruptError struct{ *blob.MismatchError }
+
+func (e *corruptError) Is(target error) bool { return target == ErrCorrupt }
+
+// registryError is an answer of a registry, or the lack of one, in plain words.
+type registryError struct {
+	kind error // ErrNotFound, ErrDenied, ErrUnavailable
+	text string
+}
+
+func (e *registryError) Error() string { return e.text }
+func (e *registryError) Unwrap() error { return e.kind }
+
+// translate turns what the registry client says into our words.
+func translate(host string, err error) error {
+	var known *registryError
+	var answer *transport.Error
+	var request *url.Error
+	switch {
+	case err == nil, errors.As(err, &known):
+		return err
+	case errors.As(err, &answer):
+		return translateAnswer(host, answer)
+	case errors.As(err, &request):
+		err = request.Err
+		var op *net.OpError
+		if errors.As(err, &op) && op.Op == "dial" {
+			err = op.Err
+			var sys syscall.Errno
+			if errors.As(err, &sys) {
+				err = sys
+			}
+		}
+		return &registryError{ErrUnavailable, fmt.Sprintf("registry %s: %v", host, err)}
+	}
+	return err
+}
+
+func translateAnswer(host string, e *transport.Error) error {
+	detail := ""
+	for _, d := range e.Errors {
+		if d.Message != "" {
+			detail = ": " + d.Message
+			break
+		}
+	}
+	status := fmt.Sprintf("%d %s%s", e.StatusCode, http.StatusText(e.StatusCode), detail)
+	switch {
+	case e.StatusCode == http.StatusNotFound:
+		return &registryError{ErrNotFound, ErrNotFound.Error()}
+	case e.StatusCode == http.StatusUnauthorized, e.StatusCode == http.StatusForbidden:
+		return &registryError{ErrDenied, fmt.Sprintf("access denied by registry %s: no such repository, or credentials are needed (%s)", host, status)}
+	case e.StatusCode == http.StatusTooManyRequests:
+		return &registryError{ErrUnavailable, fmt.Sprintf("registry %s: too many requests (%s)", host, status)}
+	case e.Temporary(), e.StatusCode >= 500:
+		return &registryError{ErrUnavailable, fmt.Sprintf("registry %s answers %s", host, status)}
+	}
+	return fmt.Errorf("registry %s answers %s", host, status)
+}

@@ -1,0 +1,237 @@
+package image
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"syscall"
+	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/wherry-run/wherry/image/internal/blob"
+	"github.com/wherry-run/wherry/image/internal/fan"
+	"github.com/wherry-run/wherry/image/internal/layer"
+)
+
+// reportEvery bounds how often a layer reports its progress.
+const reportEvery = 100 * time.Millisecond
+
+// layerJob is one layer of an image being pulled.
+type layerJob struct {
+	desc   v1.Descriptor
+	diffID string
+	chain  string
+}
+
+// have tells whether the layer is there and its blob is known to be it.
+func (s *Store) have(j layerJob) (key string, ok bool) {
+	size, ok := s.blobs.Size(j.desc.Digest.String())
+	if !ok || size != j.desc.Size || s.blobs.DiffID(j.desc.Digest.String()) != j.diffID {
+		return "", false
+	}
+	return s.layers.Find(j.diffID, j.chain)
+}
+
+// fly is the work of a flight: the blob is on disk and verified afterwards, and
+// the layer is either committed, if it stands for itself, or left in f.stage.
+func (s *Store) fly(ctx context.Context, f *flight, r *repository, j layerJob) error {
+	select {
+	case s.slots <- struct{}{}:
+		defer func() { <-s.slots }()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	digest := j.desc.Digest.String()
+	if size, ok := s.blobs.Size(digest); ok && size == j.desc.Size {
+		file, err := s.blobs.Open(digest)
+		if err != nil {
+			return s.stepFailed(StepFetch, digest, err)
+		}
+		err = s.land(ctx, f, j, file, s.blobs.Verifier(digest, j.desc.Size))
+		file.Close()
+		if !errors.Is(err, ErrCorrupt) || ctx.Err() != nil {
+			return err
+		}
+		s.log.Warn("stored blob is damaged, fetching it again", "layer", digest, "err", err)
+		if _, err := s.blobs.Remove(digest); err != nil {
+			return s.stepFailed(StepFetch, digest, err)
+		}
+	}
+	w, err := s.blobs.Create(digest, j.desc.Size)
+	if err != nil {
+		return s.stepFailed(StepFetch, digest, err)
+	}
+	defer w.Abort()
+	src := r.source(j.desc).Reader(ctx)
+	defer src.Close()
+	return s.land(ctx, f, j, src, w)
+}
+
+// land brings one stream to its two ends at the same time: the blob and the
+// unpacked layer.
+func (s *Store) land(ctx context.Context, f *flight, j layerJob, src io.Reader, w *blob.Writer) (err error) {
+	digest := j.desc.Digest.String()
+	stage, err := s.layers.Stage()
+	if err != nil {
+		return s.stepFailed(StepUnpack, digest, err)
+	}
+	defer func() {
+		if stage != nil {
+			err = errors.Join(err, stage.Discard())
+		}
+	}()
+	res, unpackErr, err := s.stream(ctx, f, j, src, w, stage.Diff())
+	if err != nil {
+		return s.stepFailed(StepFetch, digest, err)
+	}
+	if unpackErr != nil {
+		return s.stepFailed(StepUnpack, digest, unpackErr)
+	}
+	if res.DiffID != j.diffID {
+		return &StepError{StepVerify, digest, fmt.Errorf("%w: it unpacks to %s, the image's config says %s", ErrCorrupt, res.DiffID, j.diffID)}
+	}
+	if err := s.blobs.SetDiffID(digest, res.DiffID); err != nil {
+		return s.stepFailed(StepCommit, digest, err)
+	}
+	if res.Dependent || res.NeedsLower {
+		f.mu.Lock()
+		f.stage, f.result = stage, res
+		f.mu.Unlock()
+		stage = nil
+		return nil
+	}
+	f.report(StepCommit, j.desc.Size)
+	err = stage.Commit(layer.Key(res.DiffID), infoOf(res, ""))
+	if err == nil {
+		stage = nil
+	}
+	return s.stepFailed(StepCommit, digest, err)
+}
+
+func infoOf(r layer.Result, chain string) layer.Info {
+	i := layer.Info{DiffID: r.DiffID, Dependent: r.Dependent, Size: r.Size, Entries: r.Entries, Root: r.Root, OpaqueRoot: r.OpaqueRoot}
+	if i.Dependent {
+		i.Chain = chain
+	}
+	return i
+}
+
+// stream runs the goroutines of one layer. The blob is committed in any case
+// if its bytes are right: a layer that cannot be unpacked is not fetched again,
+// and wrong bytes are reported as such and not as the garbage they unpack to.
+func (s *Store) stream(ctx context.Context, f *flight, j layerJob, src io.Reader, w *blob.Writer, dir string) (res layer.Result, unpackErr, err error) {
+	g, gctx := errgroup.WithContext(ctx)
+	both := fan.New(2)
+	g.Go(func() error {
+		return both.Run(gctx, &counting{r: src, f: f})
+	})
+	g.Go(func() error {
+		defer both.Reader(0).Close()
+		if _, err := io.Copy(w, both.Reader(0)); err != nil {
+			return err
+		}
+		f.report(StepUnpack, j.desc.Size)
+		return w.Commit()
+	})
+	g.Go(func() error {
+		defer both.Reader(1).Close()
+		res, unpackErr = layer.Unpack(gctx, both.Reader(1), dir, layer.Options{})
+		if errors.Is(unpackErr, syscall.ENOSPC) {
+			return unpackErr
+		}
+		return nil
+	})
+	err = g.Wait()
+	if err != nil && ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	if errors.Is(err, syscall.ENOSPC) && errors.Is(unpackErr, syscall.ENOSPC) {
+		return res, unpackErr, nil
+	}
+	return res, unpackErr, err
+}
+
+// counting reports how much of a layer has come.
+type counting struct {
+	r    io.Reader
+	f    *flight
+	n    int64
+	last time.Time
+}
+
+// Read implements io.Reader.
+func (c *counting) Read(p []byte) (int, error) {
+	n, err := c.r.Read(p)
+	c.n += int64(n)
+	if now := time.Now(); n > 0 && now.Sub(c.last) >= reportEvery {
+		c.last = now
+		c.f.report(StepFetch, c.n)
+	}
+	return n, err
+}
+
+// settle turns a flight's unpacked layer into the one for this chain, above the
+// layers with the given keys (the topmost first).
+func (s *Store) settle(ctx context.Context, f *flight, j layerJob, below []string) (string, error) {
+	digest := j.desc.Digest.String()
+	dirs := make([]string, len(below))
+	for i, key := range below {
+		dirs[i] = s.layers.Diff(key)
+	}
+	lower, err := layer.OpenLower(dirs)
+	if err != nil {
+		return "", s.stepFailed(StepUnpack, digest, err)
+	}
+	defer lower.Close()
+	stage, res := f.claim()
+	if stage != nil && !res.NeedsLower {
+		if err = layer.Adopt(stage.Diff(), res.Implicit, lower); err == nil {
+			return s.commitDependent(stage, res, j)
+		}
+	}
+	if stage != nil {
+		if derr := stage.Discard(); derr != nil {
+			return "", s.stepFailed(StepUnpack, digest, derr)
+		}
+		if err != nil && !errors.Is(err, layer.ErrNeedsLower) {
+			return "", s.stepFailed(StepUnpack, digest, err)
+		}
+	}
+	return s.unpackAbove(ctx, j, lower)
+}
+
+// unpackAbove unpacks a stored blob with the lower layers at hand.
+func (s *Store) unpackAbove(ctx context.Context, j layerJob, lower *layer.Lower) (string, error) {
+	digest := j.desc.Digest.String()
+	file, err := s.blobs.Open(digest)
+	if err != nil {
+		return "", s.stepFailed(StepUnpack, digest, err)
+	}
+	defer file.Close()
+	stage, err := s.layers.Stage()
+	if err != nil {
+		return "", s.stepFailed(StepUnpack, digest, err)
+	}
+	res, err := layer.Unpack(ctx, file, stage.Diff(), layer.Options{Lower: lower})
+	if err == nil && res.DiffID != j.diffID {
+		err = fmt.Errorf("%w: the stored blob unpacks to %s, not %s", ErrCorrupt, res.DiffID, j.diffID)
+	}
+	if err != nil {
+		return "", s.stepFailed(StepUnpack, digest, errors.Join(err, stage.Discard()))
+	}
+	return s.commitDependent(stage, res, j)
+}
+
+func (s *Store) commitDependent(stage *layer.Stage, res layer.Result, j layerJob) (string, error) {
+	key := layer.Key(j.chain)
+	if !res.Dependent {
+		key = layer.Key(j.diffID)
+	}
+	if err := stage.Commit(key, infoOf(res, j.chain)); err != nil {
+		return "", s.stepFailed(StepCommit, j.desc.Digest.String(), errors.Join(err, stage.Discard()))
+	}
+	return key, nil
+}

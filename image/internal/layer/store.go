@@ -1,0 +1,230 @@
+package layer
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"github.com/wherry-run/wherry/image/internal/disk"
+)
+
+// Info stands beside an unpacked layer, in layer.json.
+type Info struct {
+	DiffID     string    `json:"diff_id"`
+	Chain      string    `json:"chain,omitempty"` // if Dependent: the chain it was made for
+	Dependent  bool      `json:"dependent,omitempty"`
+	Size       int64     `json:"size"` // bytes of file content
+	Entries    int       `json:"entries"`
+	Root       *RootMeta `json:"root,omitempty"`
+	OpaqueRoot bool      `json:"opaque_root,omitempty"`
+}
+
+// Store keeps unpacked layers. On disk, below its folder:
+//
+//	KEY/diff/, KEY/layer.json   a layer; whole and synced if it is there
+//	empty/                      an empty folder
+//	tmp/                        layers being unpacked; emptied by OpenStore
+//	trash/                      deleted layers; removed in the background
+//
+// KEY is the hex of the layer's diff ID, or, for a layer that depends on the
+// ones below it, of its chain ID.
+type Store struct {
+	dir  string
+	sync *disk.Syncer
+	log  *slog.Logger
+
+	trash  chan struct{} // says that there is something to delete
+	cancel context.CancelFunc
+	done   sync.WaitGroup
+}
+
+// OpenStore makes the folders, removes what an interrupted unpack left and
+// goes on deleting.
+func OpenStore(dir string, sync *disk.Syncer, log *slog.Logger) (*Store, error) {
+	s := &Store{dir: dir, sync: sync, log: log, trash: make(chan struct{}, 1)}
+	for _, sub := range []string{"tmp", "trash"} {
+		if err := os.MkdirAll(filepath.Join(dir, sub), 0o700); err != nil {
+			return nil, err
+		}
+	}
+	stale, err := os.ReadDir(filepath.Join(dir, "tmp"))
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range stale {
+		if err := s.discard(filepath.Join(dir, "tmp", e.Name())); err != nil {
+			return nil, err
+		}
+	}
+	err = os.Mkdir(s.Empty(), 0o755)
+	if err != nil && !errors.Is(err, fs.ErrExist) {
+		return nil, err
+	}
+	if err := os.Chmod(s.Empty(), 0o755); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	s.cancel = cancel
+	s.done.Go(func() { s.collect(ctx) })
+	s.kick()
+	return s, nil
+}
+
+// Close stops deleting; what is left is for the next OpenStore.
+func (s *Store) Close() {
+	s.cancel()
+	s.done.Wait()
+}
+
+// Empty is the path of an empty folder.
+func (s *Store) Empty() string { return filepath.Join(s.dir, "empty") }
+
+// Diff is the path of a layer's files.
+func (s *Store) Diff(key string) string { return filepath.Join(s.dir, key, "diff") }
+
+// Get returns a layer that is there.
+func (s *Store) Get(key string) (Info, bool) {
+	var i Info
+	b, err := os.ReadFile(filepath.Join(s.dir, key, "layer.json"))
+	if err != nil || json.Unmarshal(b, &i) != nil {
+		return Info{}, false
+	}
+	return i, true
+}
+
+// Find returns the key of the layer that is right at this place of a chain.
+func (s *Store) Find(diffID, chain string) (key string, ok bool) {
+	key = Key(diffID)
+	if i, ok := s.Get(key); ok && (!i.Dependent || i.Chain == chain) {
+		return key, true
+	}
+	key = Key(chain)
+	i, ok := s.Get(key)
+	return key, ok && i.Dependent && i.Chain == chain
+}
+
+// Key is the folder name for a digest.
+func Key(digest string) string { return strings.TrimPrefix(digest, "sha256:") }
+
+// List returns the keys of all layers.
+func (s *Store) List() ([]string, error) {
+	entries, err := os.ReadDir(s.dir)
+	if err != nil {
+		return nil, err
+	}
+	var keys []string
+	for _, e := range entries {
+		if len(e.Name()) == 64 {
+			keys = append(keys, e.Name())
+		}
+	}
+	return keys, nil
+}
+
+// Stage is a layer being unpacked. One of Commit and Discard ends it.
+type Stage struct {
+	s   *Store
+	dir string
+}
+
+// Stage makes the folder for an unpack.
+func (s *Store) Stage() (*Stage, error) {
+	dir, err := os.MkdirTemp(filepath.Join(s.dir, "tmp"), "*")
+	if err != nil {
+		return nil, err
+	}
+	st := &Stage{s, dir}
+	if err := os.Mkdir(st.Diff(), 0o755); err != nil {
+		return nil, errors.Join(err, os.Remove(dir))
+	}
+	return st, nil
+}
+
+// Diff is where to unpack to.
+func (st *Stage) Diff() string { return filepath.Join(st.dir, "diff") }
+
+// Discard removes the stage: when it returns, its space is free again.
+func (st *Stage) Discard() error { return disk.RemoveAll(st.dir) }
+
+// Commit brings the layer to the disk and makes it visible in one step. If it
+// is there already, the stage is dropped.
+func (st *Stage) Commit(key string, i Info) error {
+	b, err := json.Marshal(i)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(st.dir, "layer.json"), b, 0o600); err != nil {
+		return err
+	}
+	if err := st.s.sync.Sync(); err != nil {
+		return err
+	}
+	err = os.Rename(st.dir, filepath.Join(st.s.dir, key))
+	if errors.Is(err, fs.ErrExist) {
+		return st.Discard()
+	}
+	if err != nil {
+		return err
+	}
+	return disk.SyncDir(st.s.dir)
+}
+
+// Remove takes a layer out of sight at once; its files go in the background.
+func (s *Store) Remove(key string) (int64, error) {
+	i, _ := s.Get(key)
+	if err := s.discard(filepath.Join(s.dir, key)); err != nil {
+		return 0, err
+	}
+	return i.Size, disk.SyncDir(s.dir)
+}
+
+// discard moves a folder to the trash.
+func (s *Store) discard(path string) error {
+	to, err := os.MkdirTemp(filepath.Join(s.dir, "trash"), "*")
+	if err != nil {
+		return err
+	}
+	if err := os.Rename(path, filepath.Join(to, "x")); err != nil {
+		return errors.Join(fmt.Errorf("delete %s: %w", path, err), os.Remove(to))
+	}
+	s.kick()
+	return nil
+}
+
+func (s *Store) kick() {
+	select {
+	case s.trash <- struct{}{}:
+	default:
+	}
+}
+
+// collect deletes what is in the trash whenever it is kicked.
+func (s *Store) collect(ctx context.Context) {
+	dir := filepath.Join(s.dir, "trash")
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-s.trash:
+		}
+		entries, err := os.ReadDir(dir)
+		for _, e := range entries {
+			if ctx.Err() != nil {
+				return
+			}
+			if rerr := disk.RemoveAll(filepath.Join(dir, e.Name())); rerr != nil {
+				err = rerr
+			}
+		}
+		if err != nil {
+			s.log.Warn("deleting a layer", "err", err)
+		}
+	}
+}

@@ -1,0 +1,60 @@
+// Package overlay answers: which mounts lay these layer folders over each other?
+//
+// It performs none of them: the mounts are plain values.
+package overlay
+
+import (
+	"bytes"
+	"os"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// Stack is what is to be mounted.
+type Stack struct {
+	Lower []string // folders, the topmost first
+	Empty string   // an empty folder, which pads a stack that overlayfs finds too small
+	Upper string   // "": read-only
+	Work  string
+}
+
+// Mounts returns one overlay mount on "/". Its options have one "lowerdir+=DIR"
+// per layer, the topmost first, then "upperdir=" and "workdir=": the form of
+// fsconfig(2) from Linux 6.5 on, in which neither the number of layers nor
+// characters in paths are limited. For an older kernel, join the "lowerdir+"
+// values with ":" into one "lowerdir" (with "\" before ":" and "\" in paths).
+func (s Stack) Mounts() []specs.Mount {
+	lower := s.Lower
+	if s.Upper == "" && len(lower) == 0 {
+		return []specs.Mount{{Destination: "/", Type: "bind", Source: s.Empty, Options: []string{"bind", "ro"}}}
+	}
+	// Without an upper folder overlayfs wants two lower ones; a plain bind
+	// mount of one would show its whiteouts as devices.
+	if len(lower) == 0 || s.Upper == "" && len(lower) == 1 {
+		lower = append(lower[:len(lower):len(lower)], s.Empty)
+	}
+	m := specs.Mount{Destination: "/", Type: "overlay", Source: "overlay"}
+	for _, dir := range lower {
+		m.Options = append(m.Options, "lowerdir+="+dir)
+	}
+	if s.Upper == "" {
+		m.Options = append(m.Options, "ro")
+	} else {
+		m.Options = append(m.Options, "upperdir="+s.Upper, "workdir="+s.Work)
+	}
+	m.Options = append(m.Options, hostOptions("/sys/module/overlay/parameters")...)
+	return []specs.Mount{m}
+}
+
+// hostOptions switches off what some distributions switch on for all overlays:
+// the index makes a stack refuse an upper folder whose layers were unpacked
+// again, and redirects and metadata copies are not to be trusted in layers.
+func hostOptions(parameters string) []string {
+	var off []string
+	for _, name := range []string{"index", "metacopy"} {
+		if b, err := os.ReadFile(parameters + "/" + name); err == nil && bytes.HasPrefix(b, []byte("Y")) {
+			off = append(off, name+"=off")
+		}
+	}
+	return off
+}

@@ -1,0 +1,180 @@
+package image
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/wherry-run/wherry/image/internal/index"
+	"github.com/wherry-run/wherry/image/internal/layer"
+	"github.com/wherry-run/wherry/image/internal/overlay"
+)
+
+// Prepare returns the mounts that make the image's root file system, with the
+// writable layer below dir (dir/upper and dir/work are made), and takes a lease
+// named id on its layers until Release. With readOnly there is no writable
+// layer. The mounts are plain values; somebody else performs them. Their first
+// has the destination "/". Leases are durable; Prepare with a known id renews it.
+//
+// The mount is of type overlay with one option "lowerdir+=DIR" a layer, the
+// topmost first, then "upperdir=DIR" and "workdir=DIR", or "ro". These are
+// parameters for fsconfig(2), on Linux 6.5 and newer; before, the lower folders
+// have to be joined with ":" into one "lowerdir". An image without layers
+// gives a bind mount of an empty folder if it is read-only.
+func (s *Store) Prepare(ctx context.Context, digest, id, dir string, readOnly bool) ([]specs.Mount, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, fmt.Errorf("prepare %s: %w", id, err)
+	}
+	stack, root, err := s.lease(digest, id)
+	if err != nil {
+		return nil, fmt.Errorf("prepare %s: %w", id, err)
+	}
+	if readOnly {
+		err = readOnlyRoot(dir, &stack, root)
+	} else {
+		err = writableLayer(dir, &stack, root)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("prepare %s: %w", id, err), s.Release(id))
+	}
+	return stack.Mounts(), nil
+}
+
+// lease takes the lease and returns the layers to mount, and the attributes of
+// the root folder if an archive has an entry for it.
+func (s *Store) lease(digest, id string) (overlay.Stack, *layer.RootMeta, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	rec, ok := s.idx.Images[digest]
+	if !ok {
+		return overlay.Stack{}, nil, fmt.Errorf("%w: %s", ErrNotFound, digest)
+	}
+	stack := overlay.Stack{Empty: s.layers.Empty()}
+	lease := index.Lease{ID: id, Digest: digest}
+	var root *layer.RootMeta
+	for _, l := range slices.Backward(rec.Layers) {
+		// Overlayfs takes a folder once. What a layer has shows where it
+		// stands highest; its second place further down adds nothing.
+		if slices.Contains(lease.Keys, l.Key) {
+			continue
+		}
+		info, ok := s.layers.Get(l.Key)
+		if !ok {
+			return overlay.Stack{}, nil, fmt.Errorf("layer %s is not in the store any more; pull the image again", l.DiffID)
+		}
+		lease.Keys = append(lease.Keys, l.Key)
+		stack.Lower = append(stack.Lower, s.layers.Diff(l.Key))
+		if root == nil {
+			root = info.Root
+		}
+		if info.OpaqueRoot { // the kernel does not look for the mark on roots
+			break
+		}
+	}
+	return stack, root, s.idx.SetLease(lease)
+}
+
+var defaultRoot = layer.RootMeta{Mode: 0o755}
+
+// writableLayer makes upper and work. The upper folder is what the container
+// sees as the attributes of "/".
+func writableLayer(dir string, stack *overlay.Stack, root *layer.RootMeta) error {
+	stack.Upper, stack.Work = filepath.Join(dir, "upper"), filepath.Join(dir, "work")
+	if err := os.MkdirAll(dir, 0o711); err != nil {
+		return err
+	}
+	if err := os.Mkdir(stack.Work, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return makeRoot(stack.Upper, root)
+}
+
+// readOnlyRoot puts a folder with the right attributes on top if the topmost
+// layer would show others.
+func readOnlyRoot(dir string, stack *overlay.Stack, root *layer.RootMeta) error {
+	if root == nil || *root == defaultRoot {
+		return nil
+	}
+	top := filepath.Join(dir, "root")
+	if err := os.MkdirAll(dir, 0o711); err != nil {
+		return err
+	}
+	if err := makeRoot(top, root); err != nil {
+		return err
+	}
+	stack.Lower = append([]string{top}, stack.Lower...)
+	return nil
+}
+
+// makeRoot makes an empty folder with the root's attributes. One that is there
+// belongs to a container by now and stays as it is.
+func makeRoot(path string, root *layer.RootMeta) error {
+	if root == nil {
+		root = &defaultRoot
+	}
+	if _, err := os.Lstat(path); err == nil {
+		return nil
+	}
+	tmp := path + ".tmp" // a crash must not leave one with other attributes
+	err := os.Mkdir(tmp, 0o700)
+	if errors.Is(err, fs.ErrExist) {
+		err = nil
+	}
+	if err == nil && os.Geteuid() == 0 {
+		err = os.Chown(tmp, root.UID, root.GID)
+	}
+	if err == nil {
+		err = os.Chmod(tmp, fs.FileMode(root.Mode&0o777)|modeBits(root.Mode))
+	}
+	if err == nil {
+		err = os.Rename(tmp, path)
+	}
+	return err
+}
+
+func modeBits(m uint32) fs.FileMode {
+	var f fs.FileMode
+	for bit, mode := range map[uint32]fs.FileMode{0o4000: fs.ModeSetuid, 0o2000: fs.ModeSetgid, 0o1000: fs.ModeSticky} {
+		if m&bit != 0 {
+			f |= mode
+		}
+	}
+	return f
+}
+
+// Release ends the lease. Releasing what is not leased is no error.
+func (s *Store) Release(id string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.idx.DropLease(id)
+}
+
+// Leases lists the ids that hold layers.
+func (s *Store) Leases() ([]string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	leases, err := s.leasesLocked()
+	ids := []string{}
+	for _, l := range leases {
+		ids = append(ids, l.ID)
+	}
+	return ids, err
+}
+
+func (s *Store) leasesLocked() ([]index.Lease, error) {
+	leases, broken, err := s.idx.Leases()
+	for _, id := range broken {
+		s.log.Warn("dropped a damaged lease", "container", id)
+	}
+	return leases, err
+}

@@ -1,0 +1,288 @@
+package image
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/wherry-run/wherry/image/internal/disk"
+	"github.com/wherry-run/wherry/image/internal/index"
+	"github.com/wherry-run/wherry/image/internal/layer"
+)
+
+// Pull makes the image of ref present and returns it. ref is a name as Docker
+// users write it: "nginx", "host:5000/a/b:tag", "a/b@sha256:...". Concurrent
+// pulls of one blob share one download. Errors are *StepError, except for a
+// name that is no name.
+func (s *Store) Pull(ctx context.Context, ref string, o PullOptions) (Image, error) {
+	r, err := s.parseRef(ref)
+	if err != nil {
+		return Image{}, err
+	}
+	p := &pull{s: s, ref: r, name: r.String(), platform: o.Platform.or(s.platform), progress: o.Progress}
+	switch o.Policy {
+	case Missing, Never, "":
+		img, ok, err := p.local()
+		if ok || err != nil {
+			return img, s.stepFailed(StepResolve, p.name, err)
+		}
+		if o.Policy == Never {
+			return Image{}, s.stepFailed(StepResolve, p.name, fmt.Errorf("%w in the store, and the pull policy is never", ErrNotFound))
+		}
+	case Always:
+	default:
+		return Image{}, fmt.Errorf("pull policy %q: want missing, always or never", o.Policy)
+	}
+	img, err := p.run(ctx)
+	return img, s.stepFailed(StepCommit, p.name, err)
+}
+
+// pull is one Pull that may need the registry.
+type pull struct {
+	s        *Store
+	ref      reference
+	name     string
+	platform Platform
+
+	mu       sync.Mutex // Progress is called by one goroutine at a time
+	progress func(Progress)
+	pinned   []string
+}
+
+// local looks for the image in the store. A digest in the name is enough: no
+// registry can have anything else under it.
+func (p *pull) local() (Image, bool, error) {
+	s := p.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	digest, ok := s.idx.Names[p.name]
+	if !ok {
+		if digest = p.ref.digest(); digest == "" {
+			return Image{}, false, nil
+		}
+	}
+	rec, ok := s.idx.Images[digest]
+	if !ok || !p.satisfiedBy(rec) {
+		return Image{}, false, nil
+	}
+	if err := s.nameLocked(p.name, rec); err != nil {
+		return Image{}, false, err
+	}
+	img, err := s.imageLocked(rec)
+	return img, err == nil, err
+}
+
+func (p *pull) satisfiedBy(rec index.Image) bool {
+	have, err := ParsePlatform(rec.Platform)
+	if err == nil && p.platform.rank(have) < 0 {
+		return false
+	}
+	for _, l := range rec.Layers {
+		if _, ok := p.s.layers.Get(l.Key); !ok {
+			return false // somebody has deleted files: make it whole again
+		}
+	}
+	return true
+}
+
+func (p *pull) run(ctx context.Context) (Image, error) {
+	s := p.s
+	p.report(Progress{Step: string(StepResolve)})
+	repo, err := s.connect(ctx, p.ref)
+	if err != nil {
+		return Image{}, s.stepFailed(StepResolve, p.name, err)
+	}
+	res, err := repo.resolve(ctx, p.ref.Identifier(), p.platform)
+	if err != nil {
+		return Image{}, s.stepFailed(StepResolve, p.name, err)
+	}
+	p.pin(res)
+	defer p.unpin()
+	if err := p.room(res); err != nil {
+		return Image{}, s.stepFailed(StepFetch, p.name, err)
+	}
+	keys, err := p.layers(ctx, repo, res)
+	if err != nil {
+		return Image{}, err
+	}
+	p.report(Progress{Step: string(StepCommit)})
+	img, err := p.commit(res, keys)
+	if err == nil {
+		p.report(Progress{Step: ProgressDone, Done: res.size, Total: res.size})
+	}
+	return img, err
+}
+
+// room refuses a pull whose compressed layers alone do not fit.
+func (p *pull) room(res *resolved) error {
+	var need int64
+	for _, j := range res.layers {
+		if _, ok := p.s.have(j); !ok {
+			need += j.desc.Size
+		}
+	}
+	if need == 0 {
+		return nil
+	}
+	return disk.Need(p.s.root, need)
+}
+
+// layers makes all layers present and returns their keys, the lowest first.
+func (p *pull) layers(ctx context.Context, repo *repository, res *resolved) ([]string, error) {
+	keys := make([]string, len(res.layers))
+	ready := make([]chan struct{}, len(res.layers))
+	for i := range ready {
+		ready[i] = make(chan struct{})
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	for i, j := range res.layers {
+		g.Go(func() error {
+			key, err := p.layer(ctx, repo, j, func() ([]string, error) {
+				below := make([]string, i)
+				for k := range i {
+					select {
+					case <-ready[k]:
+						below[i-1-k] = keys[k]
+					case <-ctx.Done():
+						return nil, context.Cause(ctx)
+					}
+				}
+				return below, nil
+			})
+			if err != nil {
+				return p.s.stepFailed(StepFetch, j.desc.Digest.String(), err)
+			}
+			keys[i] = key
+			close(ready[i])
+			return nil
+		})
+	}
+	return keys, g.Wait()
+}
+
+// layer makes one layer present. below waits for the layers under it, which
+// most layers can do without.
+func (p *pull) layer(ctx context.Context, repo *repository, j layerJob, below func() ([]string, error)) (key string, err error) {
+	s, digest := p.s, j.desc.Digest.String()
+	if key, ok := s.have(j); ok {
+		p.report(Progress{Layer: digest, Step: ProgressExists, Done: j.desc.Size, Total: j.desc.Size})
+		return key, nil
+	}
+	listen := func(step Step, n int64) {
+		p.report(Progress{Layer: digest, Step: string(step), Done: n, Total: j.desc.Size})
+	}
+	f := s.flights.join(ctx, digest+" "+j.diffID, listen, func(ctx context.Context, f *flight) error {
+		return s.fly(ctx, f, repo, j)
+	})
+	defer func() { err = errors.Join(err, s.flights.leave(f)) }()
+	if err := f.wait(ctx); err != nil {
+		return "", err
+	}
+	if key, ok := s.layers.Find(j.diffID, j.chain); ok {
+		p.report(Progress{Layer: digest, Step: ProgressDone, Done: j.desc.Size, Total: j.desc.Size})
+		return key, nil
+	}
+	keys, err := below()
+	if err != nil {
+		return "", err
+	}
+	if key, err = s.settle(ctx, f, j, keys); err != nil {
+		return "", err
+	}
+	p.report(Progress{Layer: digest, Step: ProgressDone, Done: j.desc.Size, Total: j.desc.Size})
+	return key, nil
+}
+
+// commit stores manifest and config and gives the image its name.
+func (p *pull) commit(res *resolved, keys []string) (Image, error) {
+	s := p.s
+	if err := s.blobs.Put(res.configID, res.config); err != nil {
+		return Image{}, err
+	}
+	if err := s.blobs.Put(res.digest, res.manifest); err != nil {
+		return Image{}, err
+	}
+	rec := index.Image{
+		Digest: res.digest, ConfigID: res.configID, Size: res.size,
+		Platform: res.platform.String(), Layers: []index.Layer{}, PulledAt: time.Now().UTC(),
+	}
+	for i, j := range res.layers {
+		rec.Layers = append(rec.Layers, index.Layer{Digest: j.desc.Digest.String(), DiffID: j.diffID, Size: j.desc.Size, Key: keys[i]})
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.nameLocked(p.name, rec); err != nil {
+		return Image{}, err
+	}
+	return s.imageLocked(rec)
+}
+
+// nameLocked makes name stand for rec. An image that loses its last name to it
+// stays until it is removed by digest, or by GC.
+func (s *Store) nameLocked(name string, rec index.Image) error {
+	old, ok := s.idx.Images[rec.Digest]
+	if ok && s.idx.Names[name] == rec.Digest && sameLayers(old, rec) {
+		return nil
+	}
+	next := s.idx.Clone()
+	next.Images[rec.Digest] = rec
+	next.Names[name] = rec.Digest
+	if err := next.Save(); err != nil {
+		return err
+	}
+	s.idx = next
+	return nil
+}
+
+func sameLayers(a, b index.Image) bool {
+	if len(a.Layers) != len(b.Layers) {
+		return false
+	}
+	for i := range a.Layers {
+		if a.Layers[i] != b.Layers[i] {
+			return false
+		}
+	}
+	return true
+}
+
+// pin keeps everything the pull will need from being deleted, from before it
+// looks whether it is there.
+func (p *pull) pin(res *resolved) {
+	p.pinned = append(p.pinned, res.digest, res.configID)
+	for _, j := range res.layers {
+		p.pinned = append(p.pinned, j.desc.Digest.String(), layer.Key(j.diffID))
+		if layer.Key(j.chain) != layer.Key(j.diffID) {
+			p.pinned = append(p.pinned, layer.Key(j.chain))
+		}
+	}
+	p.s.mu.Lock()
+	defer p.s.mu.Unlock()
+	for _, name := range p.pinned {
+		p.s.pins[name]++
+	}
+}
+
+func (p *pull) unpin() {
+	p.s.mu.Lock()
+	defer p.s.mu.Unlock()
+	for _, name := range p.pinned {
+		if p.s.pins[name]--; p.s.pins[name] == 0 {
+			delete(p.s.pins, name)
+		}
+	}
+}
+
+func (p *pull) report(pr Progress) {
+	if p.progress == nil {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	pr.Image = p.name
+	p.progress(pr)
+}

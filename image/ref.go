@@ -1,0 +1,50 @@
+package image
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/google/go-containerregistry/pkg/name"
+)
+
+// reference is a parsed image name.
+type reference struct {
+	name.Reference
+}
+
+// parseRef reads a name as Docker users write it.
+func (s *Store) parseRef(ref string) (reference, error) {
+	r, err := name.ParseReference(ref, name.WeakValidation)
+	if err != nil {
+		return reference{}, fmt.Errorf("%w: %q", ErrInvalid, ref)
+	}
+	if slices.Contains(s.insecure, r.Context().RegistryStr()) {
+		r, err = name.ParseReference(ref, name.WeakValidation, name.Insecure)
+	}
+	return reference{r}, err
+}
+
+// String is the normalised name, "docker.io/library/nginx:latest".
+func (r reference) String() string {
+	sep := ":"
+	if _, ok := r.Reference.(name.Digest); ok {
+		sep = "@"
+	}
+	return r.repository() + sep + r.Identifier()
+}
+
+func (r reference) repository() string {
+	host := r.Context().RegistryStr()
+	if host == name.DefaultRegistry {
+		host = "docker.io"
+	}
+	return host + "/" + r.Context().RepositoryStr()
+}
+
+// digest is the digest in the name, "" if it has a tag.
+func (r reference) digest() string {
+	if d, ok := r.Reference.(name.Digest); ok {
+		return d.DigestStr()
+	}
+	return ""
+}
