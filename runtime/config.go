@@ -11,43 +11,43 @@ import (
 // runtime/spec builds the Spec, the image store gives the Rootfs, the
 // supervisor puts them together.
 type Config struct {
-	Unit      string // the unit it belongs to, for paths and messages
-	Instance  string // the slot, "web.1"
-	Run       string // the run, "web.1-7f3k"
-	Container string // the container's name within the run, "app"
+	Unit      string `json:"unit"`      // the unit it belongs to, for paths and messages
+	Instance  string `json:"instance"`  // the slot, "web.1"
+	Run       string `json:"run"`       // the run, "web.1-7f3k"
+	Container string `json:"container"` // the container's name within the run, "app"
 
 	// Spec is the OCI runtime spec, without rootfs and without namespaces'
 	// paths: the keeper fills those in. Its Linux.Seccomp is compiled once per
 	// profile and cached.
-	Spec *specs.Spec
+	Spec *specs.Spec `json:"spec"`
 
 	// User is "name", "uid", "name:group" or "uid:gid", resolved inside the
 	// rootfs by the keeper, which also sets HOME. Empty means root.
-	User string
+	User string `json:"user,omitempty"`
 
 	// Rootfs are the mounts that make the root file system, in order, as
 	// image.Store.Prepare returns them. The first has the destination "/".
-	Rootfs []specs.Mount
+	Rootfs []specs.Mount `json:"rootfs"`
 
 	// Populate copies folders of the rootfs into empty volumes before the
 	// process starts, as Docker does for named volumes.
-	Populate []Populate
+	Populate []Populate `json:"populate,omitempty"`
 
 	// Init runs the process under wherry's small init, which reaps zombies,
 	// forwards signals and records the true wait status. False execs the
 	// process as PID 1; its end is then known only while a keeper parents it.
-	Init bool
+	Init bool `json:"init"`
 
 	// NetNS is the network namespace to join, from Runtime.Namespaces; nil
 	// means what Spec.Linux.Namespaces says (host, or a new empty one).
-	NetNS *os.File
+	NetNS *os.File `json:"-"`
 
 	// StopSignal and StopGracePeriod are remembered with the container, so
 	// that whoever adopts it stops it rightly.
-	StopSignal      string
-	StopGracePeriod time.Duration
+	StopSignal      string        `json:"stop_signal,omitempty"`
+	StopGracePeriod time.Duration `json:"stop_grace_period,omitempty"`
 
-	Log LogConfig
+	Log LogConfig `json:"log"`
 }
 
 // ID is the container's name for the keeper and in the cgroup tree,

@@ -13,6 +13,7 @@ var (
 	ErrKeeper        = errors.New("keeper unreachable")
 	ErrCommand       = errors.New("command not found")          // exit code 127
 	ErrNotExecutable = errors.New("command cannot be executed") // exit code 126
+	ErrBusy          = errors.New("keeper still has running containers")
 )
 
 // Step names a part of the work of making a container. The name stands in
@@ -24,8 +25,8 @@ const (
 	StepRootfs  Step = "rootfs"
 	StepCgroup  Step = "cgroup"
 	StepNetwork Step = "network"
-	StepProcess Step = "process"
 	StepLog     Step = "log"
+	StepProcess Step = "process"
 )
 
 // StepError is a failed step.

@@ -3,11 +3,15 @@ package runtime
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
+	"path"
+	"sync"
 	"time"
 
-	"github.com/wherry-run/wherry/cgroup"
+	"github.com/wherry-run/wherry/runtime/internal/bundle"
+	"github.com/wherry-run/wherry/runtime/internal/wire"
 )
 
 // Options configure a Runtime.
@@ -20,72 +24,164 @@ type Options struct {
 }
 
 // Runtime talks to the keeper. It is safe for concurrent use.
-type Runtime struct{}
+type Runtime struct {
+	options Options
+	layout  bundle.Layout
+	logger  *slog.Logger
+	ctx     context.Context // ends with Close; for reconnecting, which belongs to no call
+	cancel  context.CancelFunc
+	wg      sync.WaitGroup
+
+	connecting sync.Mutex // one attempt to connect or launch at a time
+
+	mu     sync.Mutex
+	link   *link // nil while the keeper is away
+	closed bool
+}
 
 // Open connects to the keeper in RunDir and starts it if nobody answers.
-func Open(ctx context.Context, o Options) (*Runtime, error) { return nil, errors.ErrUnsupported }
+func Open(ctx context.Context, o Options) (*Runtime, error) {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.CgroupParent == "" {
+		o.CgroupParent = "wherry"
+	}
+	if path.Clean("/"+o.CgroupParent) == "/" {
+		return nil, errors.New("open runtime: cgroup parent: the root group cannot be it")
+	}
+	l, err := bundle.New(o.Root, o.RunDir)
+	if err != nil {
+		return nil, fmt.Errorf("open runtime: %w", err)
+	}
+	o.Root, o.RunDir = l.Root, l.RunDir
+	r := &Runtime{options: o, layout: l, logger: o.Logger}
+	r.ctx, r.cancel = context.WithCancel(context.Background())
+	if _, err := r.connect(ctx); err != nil {
+		r.cancel()
+		return nil, fmt.Errorf("open runtime: %w", err)
+	}
+	return r, nil
+}
 
-// Close disconnects. Containers run on. With stopKeeper, a keeper without
-// containers ends.
-func (r *Runtime) Close() error { return nil }
+// Close disconnects. Containers run on, and so does the keeper; StopKeeper
+// ends one without containers.
+func (r *Runtime) Close() error {
+	r.mu.Lock()
+	r.closed = true
+	l := r.link
+	r.link = nil
+	r.mu.Unlock()
+	r.cancel()
+	if l != nil {
+		l.close()
+	}
+	r.wg.Wait()
+	return nil
+}
 
 // KeeperPid is the keeper's process id, 0 when it is away.
-func (r *Runtime) KeeperPid() int { return 0 }
-
-// Namespaces makes the namespaces of a run that somebody else configures: now
-// the network namespace. The caller closes the file; the namespace lives as
-// long as the file or a container that joined it.
-func (r *Runtime) Namespaces(ctx context.Context, run string) (*os.File, error) {
-	return nil, errors.ErrUnsupported
+func (r *Runtime) KeeperPid() int {
+	if l := r.current(); l != nil {
+		return l.hello.Pid
+	}
+	return 0
 }
 
-// Start makes and starts the container; when it returns nil the user's program
-// has been exec'd. When it fails nothing of the container is left. Errors are
-// *StepError; a program that cannot be run is ErrCommand or ErrNotExecutable.
-func (r *Runtime) Start(ctx context.Context, c Config) (Status, error) {
-	return Status{}, errors.ErrUnsupported
+// current is the connection that stands, nil if none does.
+func (r *Runtime) current() *link {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.link != nil && r.link.alive() {
+		return r.link
+	}
+	return nil
 }
 
-// List returns all containers the keeper knows, ended ones too.
-func (r *Runtime) List(ctx context.Context) ([]Status, error) { return nil, errors.ErrUnsupported }
-
-// Get returns one container's status.
-func (r *Runtime) Get(ctx context.Context, id string) (Status, error) {
-	return Status{}, errors.ErrUnsupported
+// connect returns a connection, to a keeper that it starts if none answers.
+func (r *Runtime) connect(ctx context.Context) (*link, error) {
+	if l := r.current(); l != nil {
+		return l, nil
+	}
+	r.connecting.Lock()
+	defer r.connecting.Unlock()
+	if l := r.current(); l != nil {
+		return l, nil
+	}
+	l, err := r.dialOrLaunch(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrKeeper, err)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		l.close()
+		return nil, fmt.Errorf("%w: runtime is closed", ErrKeeper)
+	}
+	r.link = l
+	r.wg.Go(func() { r.watch(l) })
+	return l, nil
 }
 
-// Signal sends sig ("SIGHUP", "HUP" or a number) to the main process.
-func (r *Runtime) Signal(ctx context.Context, id, sig string) error { return errors.ErrUnsupported }
-
-// Kill ends every process of the container's group at once.
-func (r *Runtime) Kill(ctx context.Context, id string) error { return errors.ErrUnsupported }
-
-// Stop sends the container's stop signal, waits up to grace, then kills the
-// whole group. It returns once the container has exited.
-func (r *Runtime) Stop(ctx context.Context, id string, grace time.Duration) (Exit, error) {
-	return Exit{}, errors.ErrUnsupported
+func (r *Runtime) dialOrLaunch(ctx context.Context) (*link, error) {
+	if l, err := dial(ctx, r.layout.Socket()); err == nil {
+		return l, nil
+	} else if errors.Is(err, wire.ErrProtocol) || errors.Is(err, os.ErrPermission) {
+		return nil, err // somebody answers, but not as we expect: a second keeper would not help
+	}
+	lerr := r.launch(ctx)
+	l, err := dial(ctx, r.layout.Socket()) // also if the launch failed: another one may have been faster
+	if err != nil && lerr != nil {
+		return nil, lerr
+	}
+	return l, err
 }
 
-// Wait blocks until the container has exited and its output is in the log file.
-func (r *Runtime) Wait(ctx context.Context, id string) (Exit, error) {
-	return Exit{}, errors.ErrUnsupported
+// watch brings the keeper back as soon as it is gone: containers' output waits
+// for it.
+func (r *Runtime) watch(l *link) {
+	select {
+	case <-l.gone:
+	case <-r.ctx.Done():
+		return
+	}
+	for pause := 20 * time.Millisecond; r.ctx.Err() == nil; pause = min(2*pause, 5*time.Second) {
+		if _, err := r.connect(r.ctx); err == nil {
+			return
+		} else if r.ctx.Err() == nil {
+			r.logger.Error("keeper is away", "err", err)
+		}
+		select {
+		case <-time.After(pause):
+		case <-r.ctx.Done():
+		}
+	}
 }
 
-// Exec runs a further process and blocks until it has ended. The files of p
-// are passed to the process; closing them stays the caller's.
-func (r *Runtime) Exec(ctx context.Context, id string, p Process) (Exit, error) {
-	return Exit{}, errors.ErrUnsupported
+// once calls the keeper. What it asks for may happen even if the answer is
+// ErrKeeper.
+func (r *Runtime) once(ctx context.Context, t wire.Type, body, reply any, files ...*os.File) error {
+	l, err := r.connect(ctx)
+	if err != nil {
+		return err
+	}
+	m, err := l.call(ctx, t, body, files...)
+	if err != nil {
+		return err
+	}
+	defer m.CloseFiles()
+	if reply == nil {
+		return nil
+	}
+	return m.Decode(reply)
 }
 
-// Remove forgets an exited container: its group, its state, its folder in
-// runs/. Its log files stay. Removing what is not there is no error.
-func (r *Runtime) Remove(ctx context.Context, id string) error { return errors.ErrUnsupported }
-
-// Stats reads the container's group.
-func (r *Runtime) Stats(ctx context.Context, id string) (cgroup.Stats, error) {
-	return cgroup.Stats{}, errors.ErrUnsupported
+// repeat is once for what may be asked again if the keeper dies over it.
+func (r *Runtime) repeat(ctx context.Context, t wire.Type, body, reply any) error {
+	for try := 0; ; try++ {
+		err := r.once(ctx, t, body, reply)
+		if err == nil || !keeperGone(err) || try == 3 || ctx.Err() != nil || r.ctx.Err() != nil {
+			return err
+		}
+	}
 }
-
-// Events reports changes until ctx ends. The first event is always EventGap.
-// The channel is closed when ctx ends; it reconnects to a new keeper by itself.
-func (r *Runtime) Events(ctx context.Context) <-chan Event { return nil }

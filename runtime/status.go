@@ -48,21 +48,3 @@ type Memory struct {
 	Peak  int64 `json:"peak"`
 	Limit int64 `json:"limit"` // 0: none
 }
-
-// Event is a change the keeper reports. After a reconnect List gives the state
-// that the missed events led to.
-type Event struct {
-	Type   EventType `json:"type"`
-	ID     string    `json:"id"`
-	Status Status    `json:"status"`
-}
-
-// EventType names what happened.
-type EventType string
-
-// Exit comes once per container, after its output is in the log file.
-const (
-	EventExit EventType = "exit"
-	EventOOM  EventType = "oom" // a process of the group was killed; the container may live on
-	EventGap  EventType = "gap" // the keeper was away: call List
-)

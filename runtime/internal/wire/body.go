@@ -1,0 +1,91 @@
+package wire
+
+import (
+	"encoding/json"
+	"time"
+)
+
+// Versions is a range of protocol versions.
+type Versions struct {
+	Min uint16 `json:"min"`
+	Max uint16 `json:"max"`
+}
+
+// HelloRequest opens a connection.
+type HelloRequest struct {
+	Versions Versions `json:"versions"`
+}
+
+// HelloReply says who answers. Instance is new after every exec of the keeper,
+// also after an upgrade that keeps the pid.
+type HelloReply struct {
+	Version  uint16 `json:"version"`
+	Pid      int    `json:"pid"`
+	Instance string `json:"instance"`
+	Build    string `json:"build,omitempty"`
+}
+
+// StartRequest carries a runtime.Config. The network namespace, if NetNS is
+// set, is the message's only descriptor.
+type StartRequest struct {
+	Config json.RawMessage `json:"config"`
+	NetNS  bool            `json:"netns,omitempty"`
+}
+
+// ContainerRequest names a container: Get, Kill, Wait, Remove.
+type ContainerRequest struct {
+	ID string `json:"id"`
+}
+
+// SignalRequest sends a signal to a container's main process.
+type SignalRequest struct {
+	ID     string `json:"id"`
+	Signal string `json:"signal"`
+}
+
+// ExecRequest runs a further process. The descriptors that come along are its
+// stdin, stdout and stderr, those whose bit is set in Stdio.
+type ExecRequest struct {
+	ID    string   `json:"id"`
+	Args  []string `json:"args"`
+	Env   []string `json:"env,omitempty"`
+	Cwd   string   `json:"cwd,omitempty"`
+	User  string   `json:"user,omitempty"`
+	Stdio uint8    `json:"stdio,omitempty"`
+}
+
+// NamespacesRequest asks for the namespaces of a run; the reply carries the
+// network namespace's descriptor.
+type NamespacesRequest struct {
+	Run string `json:"run"`
+}
+
+// UpgradeRequest asks the keeper to become Binary.
+type UpgradeRequest struct {
+	Binary string `json:"binary"`
+}
+
+// Code is an error that the client turns back into one of the runtime's.
+type Code string
+
+// The codes. An unknown one is treated as Internal.
+const (
+	Internal      Code = "internal"
+	NotFound      Code = "not_found"
+	Exists        Code = "exists"
+	NotRunning    Code = "not_running"
+	Command       Code = "command"
+	NotExecutable Code = "not_executable"
+	Canceled      Code = "canceled"
+	Busy          Code = "busy"
+)
+
+// ErrorReply is a request that failed.
+type ErrorReply struct {
+	Code    Code   `json:"code"`
+	Step    string `json:"step,omitempty"`
+	Message string `json:"message"`
+}
+
+// Deadline is how long either side lets the other take to read a message.
+const Deadline = 30 * time.Second

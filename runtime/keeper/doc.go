@@ -1,0 +1,37 @@
+// Package keeper is the process that parents containers: it makes them with
+// libcontainer, copies their output into log files, learns how they end, and
+// remembers that until somebody takes note. It is the only importer of
+// libcontainer, and of cgo.
+//
+// It does not decide whether a container should exist, does not restart
+// anything, knows no images and no networks. Who talks to it is
+// runtime.Runtime, over the protocol of runtime/internal/wire.
+//
+// Read [Main] first, then start.go (the steps of a start), end.go (what is
+// true about an end) and adopt.go (what a new keeper does with what it finds).
+// init.c is the first process of every container.
+//
+// # Invariants
+//
+//   - What is known about a container stands in its state file before the
+//     effect happens: Creating before anything is made, Running once the
+//     program has been exec'd, Exited as soon as it has ended.
+//   - Undo works from the state file alone ([Keeper.sweep]): a failed start,
+//     a removal and what a crash left behind go through the same code.
+//   - The root file system is mounted in a mount namespace that only the
+//     starting thread and the container share. Nothing is ever mounted in the
+//     host's namespace, so nothing can be left there.
+//   - Ends are true: the init's record, else our own wait, else the kernel's
+//     memory of it (PIDFD_GET_INFO), else Unknown. Never a guessed code.
+//   - No thread is parked for a container: pidfds, pipes, event descriptors
+//     and sockets all wait in Go's network poller.
+//   - Every piece of output is in the log file before it leaves the pipe.
+//
+// # A keeper that dies
+//
+// Containers go on: they hold their output pipes open for reading and writing
+// themselves, so they neither get SIGPIPE nor lose a byte until the pipe is
+// full, then wait. The next keeper finds the state files and pipes, opens
+// pidfds, compares start times, and carries on. See bundle's doc for where
+// everything lies.
+package keeper

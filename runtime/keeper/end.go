@@ -1,0 +1,194 @@
+package keeper
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/wherry-run/wherry/cgroup"
+	"github.com/wherry-run/wherry/runtime"
+)
+
+// follow waits for a container's end and then finds out and records how it
+// ended. Every running container has one goroutine here.
+func (k *Keeper) follow(c *container) {
+	if err := c.proc.wait(context.Background()); err != nil {
+		k.logger.Error("cannot wait for a container", "container", c.snapshot().ID, "err", err)
+		return
+	}
+	k.ended(c)
+}
+
+// ended does everything that the end of a container's main process brings. It
+// works from the state alone, so an adopting keeper can take it up anywhere.
+func (k *Keeper) ended(c *container) {
+	defer k.busy()
+	st := c.snapshot()
+	log := k.logger.With("unit", st.Unit, "container", st.ID)
+	g := cgroup.Group{Path: st.Cgroup}
+	if st.State != runtime.Exited {
+		exit := k.exitOf(&st, c.proc, g)
+		if err := k.update(c, func(st *state) { st.State, st.Exit, st.Pid = runtime.Exited, &exit, 0 }); err != nil {
+			log.Error("cannot keep how a container ended", "err", err)
+		}
+		log.Info("container ended", "code", exit.Code, "signal", exit.Signal, "oom", exit.OOM, "unknown", exit.Unknown)
+	}
+	if c.proc != nil {
+		c.proc.close()
+	}
+	k.ooms.Remove(g)
+	// What else is in the group holds the pipes open, and must not outlive the container.
+	if err := emptyGroup(g); err != nil {
+		log.Error("processes of an ended container stay", "err", err)
+	}
+	if c.pump != nil {
+		c.pump.stop()
+	}
+	k.sweepEnded(&st)
+	if err := k.update(c, func(st *state) { st.Drained = true }); err != nil {
+		log.Error("cannot keep that a container is drained", "err", err)
+	}
+	close(c.settled)
+	k.publish(runtime.Event{Type: runtime.EventExit, ID: st.ID, Status: c.snapshot().Status})
+}
+
+// exitOf finds out how the container's main process ended. proc is nil if the
+// process was gone before anybody could hold it.
+func (k *Keeper) exitOf(st *state, proc *process, g cgroup.Group) runtime.Exit {
+	exit := runtime.Exit{At: time.Now()}
+	ws, known := wait(st, proc)
+	if rec, at, ok := readRecord(k.layout.Record(st.ID)); ok {
+		ws, known, exit.At = rec, true, at
+	}
+	switch {
+	case !known:
+		exit.Unknown = true
+		exit.Cause = "it ended while no keeper was there to see it, and left no record"
+	case ws.Signaled():
+		exit.Signal = signalName(ws.Signal())
+	default:
+		exit.Code = ws.ExitStatus()
+	}
+	if s, err := g.Stats(); err == nil {
+		exit.Memory = &runtime.Memory{Peak: s.MemoryPeak, Limit: s.MemoryLimit}
+		if ws.Signal() == unix.SIGKILL && known && s.OOMKills > st.OOMKills {
+			exit.OOM = true
+			exit.Cause = fmt.Sprintf("the kernel killed it for lack of memory, limit %s", mebibytes(s.MemoryLimit))
+		}
+	}
+	return exit
+}
+
+// wait asks everybody but the init for the end of proc.
+func wait(st *state, proc *process) (unix.WaitStatus, bool) {
+	if proc == nil {
+		return 0, false
+	}
+	if ws, ok := proc.reap(); ok {
+		return ws, true
+	}
+	// Somebody else's child: the status is in the zombie, then in the kernel's memory of it.
+	for range 2 {
+		if ps, err := readStat(proc.pid); err == nil && ps.state == 'Z' && ps.startTime == st.StartTime {
+			return unix.WaitStatus(ps.exitCode), true
+		}
+		if ws, ok := proc.info(); ok {
+			return ws, true
+		}
+	}
+	return 0, false
+}
+
+func signalName(s unix.Signal) string {
+	if name := unix.SignalName(s); name != "" {
+		return name
+	}
+	return fmt.Sprintf("SIG%d", int(s)) // real-time signals have no name
+}
+
+func mebibytes(n int64) string {
+	if n <= 0 {
+		return "of the host"
+	}
+	return fmt.Sprintf("%d MiB", n>>20)
+}
+
+// oomKilled tells subscribers that something in a container was killed while
+// the container may live on.
+func (k *Keeper) oomKilled(g cgroup.Group) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, c := range k.containers {
+		if st := c.snapshot(); st.Cgroup == g.Path {
+			go k.publish(runtime.Event{Type: runtime.EventOOM, ID: st.ID, Status: st.Status})
+		}
+	}
+}
+
+// sweepEnded removes what an ended container no longer needs. Its exit, its
+// record and its folder stay until it is removed.
+func (k *Keeper) sweepEnded(st *state) {
+	log := k.logger.With("unit", st.Unit, "container", st.ID)
+	if err := removeGroup(cgroup.Group{Path: st.Cgroup}); err != nil {
+		log.Error("a group stays", "err", err)
+	}
+	os.RemoveAll(k.layout.Libcontainer() + "/" + st.ID)
+	removePipes(k.layout, st.ID)
+}
+
+// sweep removes every trace of a container but its log: after a failed start,
+// on removal, and for what a crash left. It works from the state alone and may
+// be repeated. The state file goes last.
+func (k *Keeper) sweep(st *state) error {
+	g := cgroup.Group{Path: st.Cgroup}
+	k.ooms.Remove(g)
+	if err := emptyGroup(g); err != nil {
+		return err
+	}
+	if err := removeGroup(g); err != nil {
+		return err
+	}
+	if err := os.RemoveAll(k.layout.Libcontainer() + "/" + st.ID); err != nil {
+		return err
+	}
+	removePipes(k.layout, st.ID)
+	os.Remove(k.layout.Record(st.ID))
+	dir := k.layout.Rootfs(st.Run, st.Container)
+	os.Remove(dir)
+	os.Remove(k.layout.Container(st.Run, st.Container))
+	if err := os.Remove(k.layout.State(st.ID)); err != nil && !os.IsNotExist(err) {
+		return err
+	}
+	k.forget(st)
+	return nil
+}
+
+// undo takes back a start that failed.
+func (k *Keeper) undo(l *launch) error {
+	st := l.c.snapshot()
+	err := emptyGroup(cgroup.Group{Path: st.Cgroup})
+	if l.c.proc != nil {
+		l.c.proc.signal(unix.SIGKILL)
+		ctx, cancel := context.WithTimeout(context.Background(), groupDeadline)
+		defer cancel()
+		if werr := l.c.proc.wait(ctx); err == nil {
+			err = werr
+		}
+		l.c.proc.reap()
+		l.c.proc.close()
+	}
+	if l.c.pump != nil {
+		l.c.pump.stop()
+	}
+	if err == nil {
+		err = k.sweep(&st)
+	}
+	close(l.c.failed)
+	if err != nil {
+		return fmt.Errorf("undo: %w", err)
+	}
+	return nil
+}

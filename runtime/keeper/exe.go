@@ -1,0 +1,127 @@
+package keeper
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/wherry-run/wherry/runtime/internal/bundle"
+)
+
+// openInit returns a descriptor of the binary that containers run as their
+// init: a copy of ours, so that an update of the package never meets "text
+// file busy", on a read-only mount that exists nowhere but behind this
+// descriptor. Whatever a container gets hold of, it cannot write to it
+// (CVE-2019-5736). Kernels without mount_setattr (before 5.12) get a sealed
+// copy in memory instead.
+func openInit(dir string) (*os.File, error) {
+	path, err := copySelf(dir)
+	if err != nil {
+		return nil, fmt.Errorf("init: %w", err)
+	}
+	f, err := readOnlyMount(path)
+	if err != nil && (errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EPERM)) {
+		f, err = sealedCopy(path)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("init %s: %w", path, err)
+	}
+	return f, nil
+}
+
+// copySelf puts our binary into dir under its hash and drops older copies:
+// containers that still run them keep the inode.
+func copySelf(dir string) (string, error) {
+	self, err := os.Open("/proc/self/exe")
+	if err != nil {
+		return "", err
+	}
+	defer self.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, self); err != nil {
+		return "", err
+	}
+	if err := os.MkdirAll(dir, 0o711); err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, "init-"+hex.EncodeToString(h.Sum(nil))[:16])
+	if !sameSize(path, self) {
+		if err := writeCopy(path, self); err != nil {
+			return "", err
+		}
+	}
+	old, _ := filepath.Glob(filepath.Join(dir, "init-*"))
+	for _, p := range old {
+		if p != path && !strings.HasSuffix(p, ".tmp") {
+			os.Remove(p)
+		}
+	}
+	return path, nil
+}
+
+func sameSize(path string, self *os.File) bool {
+	a, err := os.Lstat(path)
+	if err != nil || !a.Mode().IsRegular() || a.Mode().Perm() != 0o755 {
+		return false
+	}
+	b, err := self.Stat()
+	return err == nil && a.Size() == b.Size()
+}
+
+func writeCopy(path string, self *os.File) error {
+	b, err := io.ReadAll(io.NewSectionReader(self, 0, 1<<30))
+	if err != nil {
+		return err
+	}
+	return bundle.WriteFile(path, b, 0o755)
+}
+
+// readOnlyMount returns path on a detached mount of its own.
+func readOnlyMount(path string) (*os.File, error) {
+	fd, err := unix.OpenTree(unix.AT_FDCWD, path, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("open_tree: %w", err)
+	}
+	f := os.NewFile(uintptr(fd), path)
+	attr := unix.MountAttr{
+		Attr_set: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV,
+		Attr_clr: unix.MOUNT_ATTR_NOEXEC,
+	}
+	if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &attr); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("mount_setattr: %w", err)
+	}
+	return f, nil
+}
+
+func sealedCopy(path string) (*os.File, error) {
+	src, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer src.Close()
+	fd, err := unix.MemfdCreate("wherry-init", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	if err != nil {
+		return nil, fmt.Errorf("memfd: %w", err)
+	}
+	f := os.NewFile(uintptr(fd), "wherry-init")
+	_, err = io.Copy(f, src)
+	if err == nil {
+		err = f.Chmod(0o555)
+	}
+	if err == nil {
+		_, err = unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, unix.F_SEAL_SEAL|unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_WRITE)
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}

@@ -1,0 +1,167 @@
+package keeper
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/opencontainers/runc/libcontainer"
+	"golang.org/x/sys/unix"
+
+	"github.com/wherry-run/wherry/cgroup"
+	"github.com/wherry-run/wherry/runtime"
+	"github.com/wherry-run/wherry/runtime/internal/wire"
+)
+
+// exec runs a further process in a running container and waits for its end.
+// If ctx ends first the process is killed.
+func (k *Keeper) exec(ctx context.Context, req *wire.ExecRequest, stdio [3]*os.File) (runtime.Exit, error) {
+	defer k.busy()
+	if len(req.Args) == 0 {
+		return runtime.Exit{}, fmt.Errorf("exec in %s: no command", req.ID)
+	}
+	c, err := k.running(req.ID)
+	if err != nil {
+		return runtime.Exit{}, err
+	}
+	st := c.snapshot()
+	before, _ := (cgroup.Group{Path: st.Cgroup}).OOMKills()
+	proc, err := k.spawn(ctx, &st, req, stdio)
+	if err != nil {
+		if c.snapshot().State != runtime.Running {
+			err = runtime.ErrNotRunning // it ended meanwhile: that is the reason
+		}
+		return runtime.Exit{}, fmt.Errorf("exec in %s: %w", req.ID, err)
+	}
+	defer proc.close()
+	if err := proc.wait(ctx); err != nil {
+		proc.signal(unix.SIGKILL)
+		proc.wait(context.Background())
+		proc.reap()
+		return runtime.Exit{}, err
+	}
+	exit := runtime.Exit{At: time.Now()}
+	ws, ok := proc.reap()
+	switch {
+	case !ok:
+		exit.Unknown = true
+	case ws.Signaled():
+		exit.Signal = signalName(ws.Signal())
+		after, err := (cgroup.Group{Path: st.Cgroup}).OOMKills()
+		exit.OOM = ws.Signal() == unix.SIGKILL && err == nil && after > before
+	default:
+		exit.Code = ws.ExitStatus()
+	}
+	return exit, nil
+}
+
+// spawn starts the process through our helper, which loads the container's
+// filter and then becomes the program.
+func (k *Keeper) spawn(ctx context.Context, st *state, req *wire.ExecRequest, stdio [3]*os.File) (*process, error) {
+	k.launching.RLock()
+	defer k.launching.RUnlock()
+	p, err := execProcess(st, req)
+	if err != nil {
+		return nil, err
+	}
+	lc, err := libcontainer.Load(k.layout.Libcontainer(), st.ID)
+	if err != nil {
+		return nil, translate(err)
+	}
+	job := newInitJob(k.exe)
+	r, w, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	defer w.Close()
+	job.err = job.add(w)
+	program, err := k.filters.open(st.Filter)
+	if err != nil {
+		return nil, err
+	}
+	if program != nil {
+		defer program.Close()
+		job.flt, job.flags = job.add(program), st.Filter.Flags
+	}
+	p.Args = job.args(false, req.Args)
+	p.ExtraFiles = job.files
+	setStdio(p, stdio)
+	if err := lc.Run(p); err != nil {
+		return nil, translate(err)
+	}
+	return awaitSpawned(ctx, p, r, w, req.Args[0])
+}
+
+// setStdio leaves out nil files one by one: a nil *os.File in an interface is
+// not nil.
+func setStdio(p *libcontainer.Process, stdio [3]*os.File) {
+	if stdio[0] != nil {
+		p.Stdin = stdio[0]
+	}
+	if stdio[1] != nil {
+		p.Stdout = stdio[1]
+	}
+	if stdio[2] != nil {
+		p.Stderr = stdio[2]
+	}
+}
+
+// awaitSpawned returns the process once its program has been exec'd.
+func awaitSpawned(ctx context.Context, p *libcontainer.Process, r, w *os.File, program string) (*process, error) {
+	pid, err := p.Pid()
+	if err != nil {
+		return nil, err
+	}
+	proc, err := openProcess(pid)
+	if err != nil {
+		return nil, err
+	}
+	w.Close()
+	stop := context.AfterFunc(ctx, func() { proc.signal(unix.SIGKILL) })
+	err = awaitExec(r, program)
+	stop()
+	if err != nil {
+		proc.wait(context.Background())
+		proc.reap()
+		proc.close()
+		return nil, err
+	}
+	return proc, nil
+}
+
+// execProcess is the container's own first process with what the request
+// changes.
+func execProcess(st *state, req *wire.ExecRequest) (*libcontainer.Process, error) {
+	d := st.Process
+	if req.Cwd != "" {
+		d.Cwd = req.Cwd
+	}
+	if req.User != "" {
+		root, err := os.Open(fmt.Sprintf("/proc/%d/root", st.Pid))
+		if err != nil {
+			return nil, err
+		}
+		defer root.Close()
+		id, err := lookupUser(root, req.User)
+		if err != nil {
+			return nil, err
+		}
+		d.UID, d.GID, d.Groups = id.uid, id.gid, id.groups
+		d.Env = withHome(dropHome(d.Env), id.home)
+	}
+	d.Env = append(d.Env[:len(d.Env):len(d.Env)], req.Env...) // libcontainer keeps the last of equal names
+	return libcontainerProcess(d), nil
+}
+
+func dropHome(env []string) []string {
+	var out []string
+	for _, kv := range env {
+		if !strings.HasPrefix(kv, "HOME=") {
+			out = append(out, kv)
+		}
+	}
+	return out
+}

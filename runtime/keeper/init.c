@@ -1,0 +1,290 @@
+/*
+ * The first process of a container, and the wrapper around every process that
+ * is exec'd into one.
+ *
+ * The keeper's binary is run as
+ *
+ *     /proc/self/fd/3 wherry-init MODE:ERR:RECORD:FILTER:FLAGS PROGRAM [ARG...]
+ *
+ * by libcontainer, inside the finished container. A constructor that runs
+ * before libcontainer's own takes over and never returns, so that the Go
+ * runtime does not start: an idle container costs a few pages, not a megabyte.
+ * For the same reason there is no stdio and no malloc here.
+ *
+ * MODE is "i" (stay as init: reap, forward signals, record how the program
+ * ended) or "x" (become the program). ERR is a pipe on which a failure is
+ * reported; it closes by itself when the program's exec succeeds. RECORD is
+ * where init writes the raw wait status, FILTER a compiled seccomp program,
+ * FLAGS its flags for seccomp(2). -1 stands for none.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <signal.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/types.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "init.h"
+
+#define TRIGGER "wherry-init"
+#define EXE_FD 3
+#define DEFAULT_PATH "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+struct job {
+	int init;
+	int err;
+	int record;
+	int filter;
+	unsigned long flags;
+};
+
+/* fail tells the keeper which part went wrong and ends. */
+static void __attribute__((noreturn)) fail(const struct job *j, int part, int err)
+{
+	struct wherry_failure f = {.part = part, .error = err};
+	ssize_t n = 0;
+
+	if (j->err >= 0)
+		n = write(j->err, &f, sizeof(f));
+	(void)n;
+	_exit(err == ENOENT ? 127 : 126);
+}
+
+/* number reads one number of the job and steps over the colon behind it. */
+static long number(const char **s)
+{
+	long n = 0;
+	int negative = **s == '-';
+
+	if (negative)
+		(*s)++;
+	for (; **s >= '0' && **s <= '9'; (*s)++)
+		n = n * 10 + (**s - '0');
+	if (**s == ':')
+		(*s)++;
+	return negative ? -n : n;
+}
+
+static struct job parse(const char *s)
+{
+	struct job j;
+
+	j.init = s[0] == 'i';
+	s += s[0] && s[1] == ':' ? 2 : 0;
+	j.err = number(&s);
+	j.record = number(&s);
+	j.filter = number(&s);
+	j.flags = number(&s);
+	return j;
+}
+
+/*
+ * load_filter loads the compiled seccomp program. It works without privileges
+ * because libcontainer has set no_new_privs. The program is mapped, not read:
+ * nothing of it stays in memory.
+ */
+static void load_filter(const struct job *j)
+{
+	struct stat st;
+	struct sock_fprog prog;
+	void *p;
+
+	if (j->filter < 0)
+		return;
+	if (fstat(j->filter, &st) < 0)
+		fail(j, WHERRY_FILTER, errno);
+	if (st.st_size == 0 || st.st_size % sizeof(struct sock_filter) != 0)
+		fail(j, WHERRY_FILTER, EINVAL);
+	p = mmap(NULL, st.st_size, PROT_READ, MAP_PRIVATE, j->filter, 0);
+	if (p == MAP_FAILED)
+		fail(j, WHERRY_FILTER, errno);
+	prog.len = st.st_size / sizeof(struct sock_filter);
+	prog.filter = p;
+	close(j->filter);
+	if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, j->flags, &prog) != 0)
+		fail(j, WHERRY_FILTER, errno);
+	munmap(p, st.st_size);
+}
+
+static const char *search_path(char **envp)
+{
+	for (; *envp; envp++)
+		if (strncmp(*envp, "PATH=", 5) == 0)
+			return *envp + 5;
+	return DEFAULT_PATH;
+}
+
+/*
+ * run becomes the program, found as a shell finds it, but never hands a file
+ * without a known format to a shell. It does not return.
+ */
+static void __attribute__((noreturn)) run(const struct job *j, char **argv, char **envp)
+{
+	char path[4096];
+	const char *dir, *end;
+	size_t name = strlen(argv[0]);
+	int err = ENOENT, e;
+	struct stat st;
+
+	if (name == 0)
+		fail(j, WHERRY_EXEC, ENOENT);
+	if (strchr(argv[0], '/')) {
+		execve(argv[0], argv, envp);
+		e = errno;
+		/* A script whose interpreter is missing, or a binary whose loader is, gives ENOENT too: not the same as no such file. */
+		if (e == ENOENT && stat(argv[0], &st) == 0)
+			fail(j, WHERRY_INTERPRETER, e);
+		fail(j, WHERRY_EXEC, e);
+	}
+	for (dir = search_path(envp);; dir = end + 1) {
+		end = strchrnul(dir, ':');
+		size_t len = end - dir;
+		if (len + name + 2 <= sizeof(path)) {
+			memcpy(path, len ? dir : ".", len ? len : 1);
+			len = len ? len : 1;
+			path[len] = '/';
+			memcpy(path + len + 1, argv[0], name + 1);
+			execve(path, argv, envp);
+			e = errno;
+			if (e == ENOENT && stat(path, &st) == 0)
+				fail(j, WHERRY_INTERPRETER, e);
+			if (e == EACCES)
+				err = EACCES; /* go on looking, but do not forget */
+			else if (e != ENOENT && e != ENOTDIR && e != ENAMETOOLONG && e != ELOOP)
+				fail(j, WHERRY_EXEC, e);
+		}
+		if (*end == 0)
+			break;
+	}
+	fail(j, WHERRY_EXEC, err);
+}
+
+/* fresh_signals gives the program the dispositions every program expects. */
+static void fresh_signals(void)
+{
+	sigset_t none;
+	int sig;
+
+	for (sig = 1; sig < NSIG; sig++)
+		signal(sig, SIG_DFL);
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
+/*
+ * finish writes how the program ended where it outlives the keeper, and ends
+ * as the program did, as far as an exit code can say so. The end of PID 1 ends
+ * whatever is left in the namespace.
+ */
+static void __attribute__((noreturn)) finish(const struct job *j, int status)
+{
+	struct wherry_record r = {.magic = WHERRY_RECORD_MAGIC, .status = status};
+	struct timespec now = {0};
+	ssize_t n = 0;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	r.seconds = now.tv_sec;
+	r.nanoseconds = now.tv_nsec;
+	if (j->record >= 0)
+		n = pwrite(j->record, &r, sizeof(r), 0);
+	(void)n;
+	_exit(WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status));
+}
+
+/*
+ * rename_args makes the process look like "wherry-init PROGRAM ARG..." in
+ * process lists, in the place where the kernel reads the arguments from.
+ */
+static void rename_args(char **argv)
+{
+	char *from = argv[3], *to = argv[0] + sizeof(TRIGGER), *end = from;
+	int i;
+
+	for (i = 3; argv[i]; i++)
+		end = argv[i] + strlen(argv[i]) + 1;
+	if (from < to)
+		return;
+	memcpy(argv[0], TRIGGER, sizeof(TRIGGER));
+	memmove(to, from, end - from);
+	memset(to + (end - from), 0, end - (to + (end - from)));
+}
+
+/* supervise is the life of init beside its child. */
+static void __attribute__((noreturn)) supervise(const struct job *j, pid_t child, const sigset_t *all)
+{
+	siginfo_t info;
+	pid_t pid;
+	int sig, status;
+
+	for (;;) {
+		sig = sigwaitinfo(all, &info);
+		if (sig < 0)
+			continue; /* EINTR after a stop and continue */
+		if (sig != SIGCHLD) {
+			kill(child, sig);
+			continue;
+		}
+		while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
+			if (pid == child)
+				finish(j, status);
+	}
+}
+
+static void __attribute__((noreturn)) init(const struct job *j, char **argv, char **envp)
+{
+	sigset_t all;
+	pid_t child, group;
+
+	/* Blocked signals wait for sigwaitinfo, also those that the kernel would never deliver to a PID 1 without a handler. */
+	sigfillset(&all);
+	sigprocmask(SIG_BLOCK, &all, NULL);
+	prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
+	child = fork();
+	if (child < 0)
+		fail(j, WHERRY_FORK, errno);
+	if (child == 0) {
+		/* A group of its own, in the foreground of the terminal if there is one. */
+		setpgid(0, 0);
+		group = getpid();
+		ioctl(0, TIOCSPGRP, &group);
+		fresh_signals();
+		run(j, argv + 3, envp);
+	}
+	if (j->err >= 0)
+		close(j->err);
+	rename_args(argv);
+	supervise(j, child, &all);
+}
+
+static void __attribute__((constructor(101))) wherry_init(int argc, char **argv, char **envp)
+{
+	struct job j;
+
+	if (argc < 4 || strcmp(argv[1], TRIGGER) != 0)
+		return;
+	j = parse(argv[2]);
+	prctl(PR_SET_NAME, TRIGGER, 0, 0, 0);
+	/* Nobody in the container shall look into our descriptors or at our binary, root included (CVE-2019-5736 and its relatives). */
+	prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+	close(EXE_FD);
+	if (j.err >= 0)
+		fcntl(j.err, F_SETFD, FD_CLOEXEC);
+	if (j.record >= 0)
+		fcntl(j.record, F_SETFD, FD_CLOEXEC);
+	load_filter(&j);
+	if (j.init)
+		init(&j, argv, envp);
+	fresh_signals();
+	run(&j, argv + 3, envp);
+}

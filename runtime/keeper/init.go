@@ -1,0 +1,88 @@
+package keeper
+
+// The C code of the container's init is compiled into the keeper's own binary:
+// `go build` is all it takes.
+
+// #include "init.h"
+import "C"
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/wherry-run/wherry/runtime"
+)
+
+// initExe is the path of the init inside the container: the first extra
+// descriptor that libcontainer passes on. No mount point is needed for it.
+const initExe = "/proc/self/fd/3"
+
+// initJob collects what a process of a container gets along: the init's own
+// binary, and the descriptors it talks to.
+type initJob struct {
+	files []*os.File // beginning with descriptor 3
+	err   int        // their numbers inside, -1 for none
+	rec   int
+	flt   int
+	flags uint
+}
+
+func newInitJob(exe *os.File) *initJob {
+	return &initJob{files: []*os.File{exe}, err: -1, rec: -1, flt: -1}
+}
+
+// add passes f and returns the number it has inside.
+func (j *initJob) add(f *os.File) int {
+	j.files = append(j.files, f)
+	return 2 + len(j.files)
+}
+
+// args is the command line: see the head of init.c.
+func (j *initJob) args(stay bool, program []string) []string {
+	mode := "x"
+	if stay {
+		mode = "i"
+	}
+	for _, n := range []int{j.err, j.rec, j.flt, int(j.flags)} {
+		mode += ":" + strconv.Itoa(n)
+	}
+	return append([]string{initExe, "wherry-init", mode}, program...)
+}
+
+// awaitExec reads the error pipe: it closes without a word once the program
+// has been exec'd.
+func awaitExec(r io.Reader, program string) error {
+	var b [8]byte
+	_, err := io.ReadFull(r, b[:])
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("exec %s: error pipe: %w", program, err)
+	}
+	part := binary.NativeEndian.Uint32(b[:])
+	return execError(part, unix.Errno(binary.NativeEndian.Uint32(b[4:])), program)
+}
+
+// execError translates the init's report: what could not be found is 127, what
+// could not be run 126, as in a shell.
+func execError(part uint32, errno unix.Errno, program string) error {
+	switch part {
+	case C.WHERRY_FILTER:
+		return fmt.Errorf("load seccomp filter: %w", errno)
+	case C.WHERRY_FORK:
+		return fmt.Errorf("fork: %w", errno)
+	case C.WHERRY_INTERPRETER:
+		return fmt.Errorf("exec %q: its interpreter or loader is missing: %w", program, runtime.ErrCommand)
+	}
+	if errno == unix.ENOENT || errno == unix.ENOTDIR {
+		return fmt.Errorf("exec %q: %w", program, runtime.ErrCommand)
+	}
+	return fmt.Errorf("exec %q: %w: %w", program, runtime.ErrNotExecutable, errno)
+}

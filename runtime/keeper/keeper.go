@@ -1,0 +1,206 @@
+package keeper
+
+import (
+	"fmt"
+	"log/slog"
+	"os"
+	"path"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"github.com/opencontainers/cgroups"
+
+	"github.com/wherry-run/wherry/cgroup"
+	"github.com/wherry-run/wherry/runtime"
+	"github.com/wherry-run/wherry/runtime/internal/bundle"
+)
+
+// options configure a Keeper.
+type options struct {
+	root, runDir string
+	cgroupParent string // absolute within a hierarchy
+	logger       *slog.Logger
+}
+
+// Keeper holds all containers of one run folder.
+type Keeper struct {
+	options
+	layout  bundle.Layout
+	boot    string
+	exe     *os.File // what containers run as their init
+	filters *filters
+	host    host
+	ooms    *cgroup.Watcher
+	idle    *time.Timer // gives memory back after a burst
+
+	// launching is held for reading while libcontainer forks: an upgrade must not exec in the middle of it.
+	launching sync.RWMutex
+
+	mu         sync.Mutex
+	containers map[string]*container
+	subs       map[*subscriber]struct{}
+}
+
+// container is one container in the keeper's memory. Everything that must
+// outlive the keeper is in st, which is written before it takes effect.
+type container struct {
+	proc    *process      // nil before the start and after the end
+	pump    *pump         // nil after the end
+	settled chan struct{} // closed once the container has ended and its output is in the log
+	failed  chan struct{} // closed if the start failed: the container never was
+
+	mu sync.Mutex
+	st state
+}
+
+func newContainer(st state) *container {
+	return &container{st: st, settled: make(chan struct{}), failed: make(chan struct{})}
+}
+
+// snapshot is a copy of the container's state.
+func (c *container) snapshot() state {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	st := c.st
+	if st.Exit != nil {
+		exit := *st.Exit
+		st.Exit = &exit
+	}
+	return st
+}
+
+// update changes the state, on disk first.
+func (k *Keeper) update(c *container, change func(*state)) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	next := c.st
+	change(&next)
+	err := bundle.WriteJSON(k.layout.State(next.ID), &next)
+	c.st = next // also if the disk refused: memory is closer to the truth
+	if err != nil {
+		return fmt.Errorf("state of %s: %w", next.ID, err)
+	}
+	return nil
+}
+
+// open makes the folders and everything that is shared by all containers.
+func open(o options) (*Keeper, error) {
+	l, err := bundle.New(o.root, o.runDir)
+	if err != nil {
+		return nil, err
+	}
+	for _, dir := range []string{l.Root, l.RunDir} {
+		if err := os.MkdirAll(dir, 0o711); err != nil {
+			return nil, err
+		}
+	}
+	if l, err = bundle.New(l.Root, l.RunDir); err != nil { // once more, now that links can be followed
+		return nil, err
+	}
+	for _, dir := range []string{l.Containers(), l.Libcontainer(), l.Seccomp()} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return nil, err
+		}
+	}
+	k := &Keeper{
+		options: o, layout: l,
+		filters:    newFilters(l.Seccomp()),
+		containers: map[string]*container{},
+		subs:       map[*subscriber]struct{}{},
+	}
+	// libcontainer keeps the first handle it gets of the group tree. It must not be one of a starting thread's mount namespace.
+	if f, err := cgroups.OpenFile("/sys/fs/cgroup", ".", os.O_RDONLY); err == nil {
+		f.Close()
+	}
+	k.idle = time.AfterFunc(time.Second, k.calm)
+	if k.boot, err = bootID(); err != nil {
+		return nil, err
+	}
+	if k.host, err = readHost(); err != nil {
+		return nil, err
+	}
+	if k.ooms, err = cgroup.NewWatcher(); err != nil {
+		return nil, err
+	}
+	if k.exe, err = openInit(l.Keeper()); err != nil {
+		return nil, err
+	}
+	return k, nil
+}
+
+// busy puts off the moment at which memory is given back.
+func (k *Keeper) busy() { k.idle.Reset(2 * time.Second) }
+
+// calm gives back what a burst of work took: the keeper's memory counts
+// against every idle container.
+func (k *Keeper) calm() {
+	dropScratch()
+	debug.FreeOSMemory()
+}
+
+func (k *Keeper) group(run, container string) cgroup.Group {
+	return cgroup.Group{Path: path.Join(k.cgroupParent, run, container)}
+}
+
+// find returns the container with the given id.
+func (k *Keeper) find(id string) (*container, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if c, ok := k.containers[id]; ok {
+		return c, nil
+	}
+	return nil, fmt.Errorf("container %s: %w", id, runtime.ErrNotFound)
+}
+
+// reserve enters a container that is about to be made. From here on its id is
+// taken and a crash knows that there may be something to undo.
+func (k *Keeper) reserve(st state) (*container, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if _, ok := k.containers[st.ID]; ok {
+		return nil, fmt.Errorf("container %s: %w", st.ID, runtime.ErrExists)
+	}
+	c := newContainer(st)
+	if err := bundle.WriteJSON(k.layout.State(st.ID), &c.st); err != nil {
+		return nil, fmt.Errorf("state of %s: %w", st.ID, err)
+	}
+	k.containers[st.ID] = c
+	return c, nil
+}
+
+// forget drops a container of which nothing is left. The run's group and
+// folder go with its last container; the lock keeps a new one of the same run
+// from being made in between.
+func (k *Keeper) forget(st *state) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	delete(k.containers, st.ID)
+	for _, c := range k.containers {
+		if c.snapshot().Run == st.Run {
+			return
+		}
+	}
+	removeEmptyGroup(path.Join(k.cgroupParent, st.Run))
+	os.Remove(k.layout.Run(st.Run))
+}
+
+// inspect opens a keeper's folders for reading alone.
+func inspect(o options) (*Keeper, error) {
+	l, err := bundle.New(o.root, o.runDir)
+	if err != nil {
+		return nil, err
+	}
+	boot, err := bootID()
+	if err != nil {
+		return nil, err
+	}
+	return &Keeper{options: o, layout: l, boot: boot, filters: newFilters(l.Seccomp())}, nil
+}
+
+// watchOOM passes the kernel's kills on.
+func (k *Keeper) watchOOM() {
+	for e := range k.ooms.Events() {
+		k.oomKilled(e.Group)
+	}
+}

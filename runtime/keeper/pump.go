@@ -1,0 +1,248 @@
+package keeper
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/wherry-run/wherry/runtime/internal/bundle"
+	"github.com/wherry-run/wherry/runtime/internal/logfile"
+)
+
+var streamNames = [2]string{"stdout", "stderr"}
+
+// pipeSize is what a container may write while nobody reads. The kernel gives
+// out pages only as they fill.
+const pipeSize = 1 << 20
+
+// pieceSize is how much is copied at once: also what may stand in the log
+// twice if the keeper is killed between the write and the discard.
+const pieceSize = 64 << 10
+
+// pump copies a container's two output pipes into its log. The container holds
+// the pipes open for reading too, so there is no end of file: stop says when
+// nothing more can come.
+type pump struct {
+	pipes [2]*os.File
+	wg    sync.WaitGroup
+
+	mu  sync.Mutex      // both streams write to one file
+	log *logfile.Writer // nil: the output is dropped
+}
+
+// makePipes makes the named pipes of container id.
+func makePipes(l bundle.Layout, id string) error {
+	for _, s := range streamNames {
+		path := l.Pipe(id, s)
+		os.Remove(path)
+		if err := unix.Mkfifo(path, 0o600); err != nil {
+			return fmt.Errorf("pipe %s: %w", s, err)
+		}
+	}
+	return nil
+}
+
+func removePipes(l bundle.Layout, id string) {
+	for _, s := range streamNames {
+		os.Remove(l.Pipe(id, s))
+	}
+}
+
+// openPipe opens a named pipe for both directions: it then never blocks the
+// open, never signals an end, never raises SIGPIPE.
+func openPipe(path string, flags int) (*os.File, error) {
+	fd, err := unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NOFOLLOW|flags, 0)
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	unix.FcntlInt(uintptr(fd), unix.F_SETPIPE_SZ, pipeSize) // as far as the host allows
+	return os.NewFile(uintptr(fd), path), nil
+}
+
+// startPump opens the pipes of container id and begins to copy.
+func startPump(l bundle.Layout, id string, log *logfile.Writer) (*pump, error) {
+	p := &pump{log: log}
+	for i, s := range streamNames {
+		f, err := openPipe(l.Pipe(id, s), unix.O_NONBLOCK)
+		if err != nil {
+			p.closePipes()
+			return nil, err
+		}
+		p.pipes[i] = f
+	}
+	for i := range p.pipes {
+		p.wg.Go(func() { p.copy(p.pipes[i], streamNames[i]) })
+	}
+	return p, nil
+}
+
+func (p *pump) closePipes() {
+	for _, f := range p.pipes {
+		if f != nil {
+			f.Close()
+		}
+	}
+}
+
+// stop copies what is still in the pipes and ends. Nobody must be left who
+// could write.
+func (p *pump) stop() {
+	for _, f := range p.pipes {
+		f.SetReadDeadline(time.Unix(1, 0))
+	}
+	p.wg.Wait()
+	p.closePipes()
+	if p.log != nil {
+		p.log.Close()
+	}
+}
+
+// copy moves pieces until stop, waiting in the network poller.
+func (p *pump) copy(f *os.File, stream string) {
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return
+	}
+	for {
+		var derr error
+		err := raw.Read(func(fd uintptr) bool {
+			derr = p.drain(int(fd), stream)
+			return derr != nil
+		})
+		if err != nil {
+			break // stop
+		}
+		time.Sleep(100 * time.Millisecond) // out of descriptors or memory: it passes, and the bytes stay in the pipe
+	}
+	raw.Control(func(fd uintptr) { p.drain(int(fd), stream) })
+}
+
+// drain copies until the pipe is empty.
+func (p *pump) drain(fd int, stream string) error {
+	var s *scratch
+	for {
+		waiting, err := unix.IoctlGetInt(fd, unix.TIOCINQ)
+		if err != nil || waiting == 0 {
+			return err
+		}
+		if s == nil {
+			if s, err = getScratch(); err != nil {
+				return err
+			}
+			defer s.put()
+		}
+		if err := p.piece(fd, stream, s); err != nil {
+			s.broken = true
+			return err
+		}
+	}
+}
+
+// piece copies one piece: tee, write the record, then discard the same bytes.
+// Between the kernel's pipe and the log file there is no moment at which a
+// kill of the keeper loses anything.
+func (p *pump) piece(fd int, stream string, s *scratch) error {
+	n, err := retry(func() (int64, error) { return unix.Tee(fd, s.w, pieceSize, unix.SPLICE_F_NONBLOCK) })
+	if err != nil || n == 0 {
+		return err
+	}
+	for got := 0; got < int(n); {
+		r, err := retry(func() (int64, error) {
+			m, err := unix.Read(s.r, s.buf[got:n])
+			return int64(m), err
+		})
+		if err != nil {
+			return err
+		}
+		got += int(r)
+	}
+	p.write(stream, s.buf[:n])
+	for left := n; left > 0; {
+		m, err := retry(func() (int64, error) { return unix.Splice(fd, nil, s.null, nil, int(left), unix.SPLICE_F_NONBLOCK) })
+		if err != nil {
+			return err
+		}
+		left -= m
+	}
+	return nil
+}
+
+func (p *pump) write(stream string, b []byte) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.log != nil {
+		p.log.Write(stream, time.Now(), b) // counts by itself what a full disk swallows, and says so in the log
+	}
+}
+
+func retry(f func() (int64, error)) (int64, error) {
+	for {
+		n, err := f()
+		if !errors.Is(err, unix.EINTR) {
+			return n, err
+		}
+	}
+}
+
+// scratch is what copying a piece takes. It is borrowed only while there is
+// something to copy, so that idle containers cost none.
+type scratch struct {
+	r, w, null int
+	buf        []byte
+	broken     bool // a failure may have left bytes in it
+}
+
+// spareScratch keeps a few for the next piece.
+var spareScratch = make(chan *scratch, 2)
+
+func getScratch() (*scratch, error) {
+	select {
+	case s := <-spareScratch:
+		return s, nil
+	default:
+	}
+	var fds [2]int
+	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
+		return nil, err
+	}
+	null, err := unix.Open("/dev/null", unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		unix.Close(fds[0])
+		unix.Close(fds[1])
+		return nil, err
+	}
+	return &scratch{r: fds[0], w: fds[1], null: null, buf: make([]byte, pieceSize)}, nil
+}
+
+func (s *scratch) put() {
+	if !s.broken {
+		select {
+		case spareScratch <- s:
+			return
+		default:
+		}
+	}
+	s.close()
+}
+
+func (s *scratch) close() {
+	unix.Close(s.r)
+	unix.Close(s.w)
+	unix.Close(s.null)
+}
+
+// dropScratch frees the spare ones, after a burst.
+func dropScratch() {
+	for {
+		select {
+		case s := <-spareScratch:
+			s.close()
+		default:
+			return
+		}
+	}
+}

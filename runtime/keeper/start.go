@@ -1,0 +1,325 @@
+package keeper
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	goruntime "runtime"
+	"time"
+
+	"github.com/opencontainers/runc/libcontainer"
+	"golang.org/x/sys/unix"
+
+	"github.com/wherry-run/wherry/cgroup"
+	"github.com/wherry-run/wherry/runtime"
+	"github.com/wherry-run/wherry/runtime/internal/bundle"
+	"github.com/wherry-run/wherry/runtime/internal/logfile"
+)
+
+// stepError names the step that failed, unless the error already does.
+func stepError(step runtime.Step, err error) error {
+	var se *runtime.StepError
+	if err == nil || errors.As(err, &se) {
+		return err
+	}
+	return &runtime.StepError{Step: step, Err: err}
+}
+
+// start makes and starts a container. When it fails nothing is left.
+func (k *Keeper) start(ctx context.Context, cfg *runtime.Config, netns *os.File) (runtime.Status, error) {
+	for _, name := range []string{cfg.Run, cfg.Container} {
+		if err := bundle.CheckName(name); err != nil {
+			return runtime.Status{}, stepError(runtime.StepProcess, err)
+		}
+	}
+	if err := checkSpec(cfg.Spec); err != nil {
+		return runtime.Status{}, stepError(runtime.StepProcess, err)
+	}
+	k.launching.RLock()
+	defer k.launching.RUnlock()
+	defer k.busy()
+	c, err := k.reserve(k.firstState(cfg))
+	if err != nil {
+		return runtime.Status{}, stepError(runtime.StepProcess, err)
+	}
+	l := &launch{k: k, c: c, cfg: cfg, netns: netns}
+	if err := l.run(ctx); err != nil {
+		return runtime.Status{}, errors.Join(err, k.undo(l))
+	}
+	go k.follow(c)
+	return c.snapshot().Status, nil
+}
+
+func (k *Keeper) firstState(cfg *runtime.Config) state {
+	kills, _ := k.group(cfg.Run, cfg.Container).OOMKills() // there is no group yet, unless something went very wrong
+	return state{
+		Format: stateFormat, BootID: k.boot,
+		Status: runtime.Status{
+			ID: cfg.ID(), Unit: cfg.Unit, Instance: cfg.Instance, Run: cfg.Run, Container: cfg.Container,
+			State: runtime.Creating, LogPath: cfg.Log.Path, Cgroup: k.group(cfg.Run, cfg.Container).Path,
+		},
+		Init: cfg.Init, Log: cfg.Log, OOMKills: kills,
+		StopSignal: cfg.StopSignal, StopGracePeriod: cfg.StopGracePeriod,
+	}
+}
+
+// launch is one start under way.
+type launch struct {
+	k     *Keeper
+	c     *container
+	cfg   *runtime.Config
+	netns *os.File
+
+	id        identity
+	ownFilter bool // our init loads the seccomp filter
+	filter    filterRef
+	job       *initJob
+	open      []*os.File // to close on every way out
+	errPipe   *os.File   // our end
+	errWriter *os.File   // the container's
+	stdio     [2]*os.File
+	pid       int
+}
+
+// run goes through the steps. Undo is the caller's, from the state file.
+func (l *launch) run(ctx context.Context) error {
+	defer l.close()
+	steps := []struct {
+		step runtime.Step
+		do   func() error
+	}{
+		{runtime.StepLog, l.prepareLog},
+		{runtime.StepProcess, l.prepareProcess},
+		{runtime.StepProcess, l.onThread},
+		{runtime.StepProcess, func() error { return l.takeOver(ctx) }},
+	}
+	for _, s := range steps {
+		if err := ctx.Err(); err != nil {
+			return stepError(s.step, err)
+		}
+		if err := s.do(); err != nil {
+			return stepError(s.step, err)
+		}
+	}
+	return nil
+}
+
+func (l *launch) close() {
+	for _, f := range l.open {
+		f.Close()
+	}
+}
+
+// keep closes f when the start is over, either way.
+func (l *launch) keep(f *os.File, err error) (*os.File, error) {
+	if f != nil {
+		l.open = append(l.open, f)
+	}
+	return f, err
+}
+
+func (l *launch) prepareLog() error {
+	id := l.cfg.ID()
+	log, err := openLog(l.cfg.Log)
+	if err != nil {
+		return err
+	}
+	if log != nil {
+		if err := log.StartRun(l.cfg.Run, time.Now()); err != nil {
+			log.Close()
+			return err
+		}
+	}
+	if err := makePipes(l.k.layout, id); err != nil {
+		return err
+	}
+	if l.c.pump, err = startPump(l.k.layout, id, log); err != nil {
+		return err
+	}
+	for i, s := range streamNames {
+		if l.stdio[i], err = l.keep(openPipe(l.k.layout.Pipe(id, s), 0)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// openLog opens a container's log; no path means that nobody wants it.
+func openLog(c runtime.LogConfig) (*logfile.Writer, error) {
+	if c.Path == "" {
+		return nil, nil
+	}
+	return logfile.Open(c.Path, c.MaxSize, c.MaxFile)
+}
+
+// prepareProcess collects what the container's first process gets along.
+func (l *launch) prepareProcess() error {
+	spec := l.cfg.Spec
+	l.k.complete(l.cfg, l.netns)
+	l.k.host.fit(spec, l.k.logger.With("unit", l.cfg.Unit, "container", l.cfg.ID()))
+	var err error
+	if l.ownFilter = selfLoadable(spec); l.ownFilter {
+		if l.filter, err = l.k.filters.get(spec.Linux.Seccomp); err != nil {
+			return err
+		}
+	}
+	l.job = newInitJob(l.k.exe)
+	r, w, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	l.keep(r, nil)
+	l.errPipe, l.errWriter = r, w
+	l.keep(w, nil)
+	l.job.err = l.job.add(w)
+	if l.cfg.Init {
+		record, err := l.keep(makeRecord(l.k.layout.Record(l.cfg.ID())))
+		if err != nil {
+			return err
+		}
+		l.job.rec = l.job.add(record)
+	}
+	program, err := l.keep(l.k.filters.open(l.filter))
+	if err != nil {
+		return err
+	}
+	if program != nil {
+		l.job.flt, l.job.flags = l.job.add(program), l.filter.Flags
+	}
+	return os.MkdirAll(spec.Root.Path, 0o711)
+}
+
+// onThread does what needs the root file system, on a thread that has its own
+// mount namespace and ends with it. libcontainer forks from the thread that
+// calls it, so the container begins in that namespace.
+func (l *launch) onThread() error {
+	done := make(chan error, 1)
+	go func() {
+		goruntime.LockOSThread() // never unlocked
+		done <- l.inPrivate()
+	}()
+	return <-done
+}
+
+func (l *launch) inPrivate() error {
+	if err := privateMounts(); err != nil {
+		return stepError(runtime.StepRootfs, err)
+	}
+	dir := l.cfg.Spec.Root.Path
+	if err := mountRootfs(dir, l.cfg.Rootfs); err != nil {
+		return stepError(runtime.StepRootfs, err)
+	}
+	if err := l.readRootfs(dir); err != nil {
+		return err
+	}
+	if err := l.save(); err != nil {
+		return err
+	}
+	return l.create()
+}
+
+// readRootfs does what depends on the image's content.
+func (l *launch) readRootfs(dir string) error {
+	root, err := os.Open(dir)
+	if err != nil {
+		return stepError(runtime.StepRootfs, err)
+	}
+	defer root.Close()
+	for _, p := range l.cfg.Populate {
+		if err := populate(root, p); err != nil {
+			return stepError(runtime.StepRootfs, fmt.Errorf("populate %s: %w", p.Into, err))
+		}
+	}
+	l.id, err = lookupUser(root, l.cfg.User)
+	return err
+}
+
+// save completes the state with what later processes of the container need.
+func (l *launch) save() error {
+	spec := l.cfg.Spec
+	limits, err := rlimits(spec.Process.Rlimits)
+	if err != nil {
+		return err
+	}
+	groups := append([]int(nil), l.id.groups...)
+	for _, g := range spec.Process.User.AdditionalGids {
+		groups = append(groups, int(g))
+	}
+	memory := spec.Linux.Resources.Memory
+	return l.k.update(l.c, func(st *state) {
+		st.Filter = l.filter
+		st.WatchOOM = memory != nil && memory.Limit != nil && *memory.Limit > 0
+		st.Process = processDefaults{
+			Env: withHome(spec.Process.Env, l.id.home), Cwd: spec.Process.Cwd,
+			UID: l.id.uid, GID: l.id.gid, Groups: groups,
+			Rlimits: limits, NoNewPrivileges: spec.Process.NoNewPrivileges,
+		}
+	})
+}
+
+// create lets libcontainer make the container and waits until the program has
+// been exec'd.
+func (l *launch) create() error {
+	conf, err := libcontainerConfig(l.cfg.Spec, l.ownFilter)
+	if err != nil {
+		return err
+	}
+	id := l.cfg.ID()
+	lc, err := libcontainer.Create(l.k.layout.Libcontainer(), id, conf)
+	if err != nil {
+		return translate(err)
+	}
+	st := l.c.snapshot()
+	p := libcontainerProcess(st.Process)
+	p.Init = true
+	p.Args = l.job.args(l.cfg.Init, l.cfg.Spec.Process.Args)
+	p.ExtraFiles = l.job.files
+	p.Stdout, p.Stderr = l.stdio[0], l.stdio[1]
+	if err := lc.Start(p); err != nil {
+		return translate(err)
+	}
+	if l.pid, err = p.Pid(); err != nil {
+		return err
+	}
+	if l.c.proc, err = openProcess(l.pid); err != nil {
+		return err
+	}
+	l.watch()
+	return lc.Exec()
+}
+
+// watch lets the kernel tell of kills for memory from now on. Before the exec:
+// nothing of the user's has run yet.
+func (l *launch) watch() {
+	st := l.c.snapshot()
+	if !st.WatchOOM {
+		return
+	}
+	if err := l.k.ooms.Add(cgroup.Group{Path: st.Cgroup}); err != nil {
+		l.k.logger.Warn("cannot watch for kills by lack of memory", "unit", st.Unit, "container", st.ID, "err", err)
+	}
+}
+
+// takeOver waits until the program has been exec'd and makes the process ours.
+// If the caller loses patience meanwhile the container is killed: the error
+// pipe then ends too.
+func (l *launch) takeOver(ctx context.Context) error {
+	l.errWriter.Close()
+	stop := context.AfterFunc(ctx, func() { l.c.proc.signal(unix.SIGKILL) })
+	err := awaitExec(l.errPipe, l.cfg.Spec.Process.Args[0])
+	if !stop() {
+		return ctx.Err()
+	}
+	if err != nil {
+		return err
+	}
+	ps, err := readStat(l.pid)
+	if err != nil {
+		return err
+	}
+	return l.k.update(l.c, func(st *state) {
+		st.State, st.Pid, st.StartTime = runtime.Running, l.pid, ps.startTime
+		st.StartedAt = time.Now()
+	})
+}

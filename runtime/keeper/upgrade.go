@@ -1,0 +1,97 @@
+package keeper
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/wherry-run/wherry/runtime"
+)
+
+// checkDeadline is how long a new binary may take to prove itself.
+const checkDeadline = 20 * time.Second
+
+// upgrade replaces this process by another binary: same pid, same children,
+// same socket and lock. It returns only if that did not happen; the clients
+// see their connections end and connect again. Starts and the first moments of
+// execs are waited for; processes that were exec'd go on, but whoever waited
+// for one gets an error.
+func (d *daemon) upgrade(binary string) error {
+	if !filepath.IsAbs(binary) {
+		return fmt.Errorf("upgrade: %s: not an absolute path", binary)
+	}
+	d.k.launching.Lock()
+	defer d.k.launching.Unlock()
+	if err := d.prove(binary); err != nil {
+		return fmt.Errorf("upgrade: %s: %w", binary, err)
+	}
+	listener, err := d.socket.File() // a duplicate: the accept loop goes on if the exec fails
+	if err != nil {
+		return fmt.Errorf("upgrade: %w", err)
+	}
+	defer listener.Close()
+	args := append(d.args(binary),
+		"--listener-fd", strconv.Itoa(int(listener.Fd())), "--lock-fd", strconv.Itoa(int(d.lockFile.Fd())))
+	inherit := []uintptr{listener.Fd(), d.lockFile.Fd()}
+	for _, fd := range inherit {
+		unix.FcntlInt(fd, unix.F_SETFD, 0)
+	}
+	d.logger.Info("becoming another binary", "binary", binary)
+	err = execve(binary, args)
+	for _, fd := range inherit {
+		unix.CloseOnExec(int(fd))
+	}
+	return fmt.Errorf("upgrade: %s: %w", binary, err)
+}
+
+func (d *daemon) args(binary string) []string {
+	return []string{binary, "--root", d.root, "--run-dir", d.runDir, "--cgroup-parent", d.cgroupParent}
+}
+
+// execve leaves out the thread's signal mask and limits: the Go runtime takes
+// care of both.
+func execve(binary string, args []string) error { return unix.Exec(binary, args, os.Environ()) }
+
+// prove lets the new binary show on the real state that it can take over.
+func (d *daemon) prove(binary string) error {
+	args := append(d.args(binary)[1:], "--check-handoff")
+	cmd := exec.Command(binary, args...)
+	timer := time.AfterFunc(checkDeadline, func() {
+		if cmd.Process != nil {
+			cmd.Process.Kill()
+		}
+	})
+	defer timer.Stop()
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("cannot take over: %w: %s", err, strings.TrimSpace(string(out)))
+	}
+	return nil
+}
+
+// shutdown ends the keeper if it has nothing to keep. Ended containers are
+// remembered on disk.
+func (d *daemon) shutdown() error {
+	d.k.launching.Lock()
+	defer d.k.launching.Unlock()
+	for _, st := range d.k.list() {
+		if st.State != runtime.Exited || !st.Drained {
+			return fmt.Errorf("stop keeper: container %s is %s: %w", st.ID, st.State, runtime.ErrBusy)
+		}
+	}
+	select {
+	case <-d.stopped:
+		return nil
+	default:
+	}
+	close(d.stopped)
+	os.Remove(d.k.layout.Socket())
+	time.AfterFunc(50*time.Millisecond, func() { d.socket.Close() }) // the answer goes out first
+	return nil
+}

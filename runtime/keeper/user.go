@@ -1,0 +1,78 @@
+package keeper
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/moby/sys/user"
+	"golang.org/x/sys/unix"
+)
+
+// identity is who a process runs as.
+type identity struct {
+	uid, gid int
+	groups   []int
+	home     string
+}
+
+// maxAccountFile is how much of an image's passwd or group file is read.
+const maxAccountFile = 16 << 20
+
+// lookupUser resolves want ("name", "uid", "name:group", "uid:gid", empty for
+// root) by the account files below root. The files are an image's: they are
+// opened without leaving root, and a device or pipe in their place is no file.
+func lookupUser(root *os.File, want string) (identity, error) {
+	passwd, err := accountFile(root, "/etc/passwd")
+	if err != nil {
+		return identity{}, err
+	}
+	group, err := accountFile(root, "/etc/group")
+	if err != nil {
+		return identity{}, err
+	}
+	u, err := user.GetExecUser(want, &user.ExecUser{Home: "/"}, strings.NewReader(passwd), strings.NewReader(group))
+	if errors.Is(err, user.ErrNoPasswdEntries) || errors.Is(err, user.ErrNoGroupEntries) {
+		return identity{}, fmt.Errorf("user %q: not in the image's /etc/passwd or /etc/group", want)
+	}
+	if err != nil {
+		return identity{}, fmt.Errorf("user %q: %w", want, err)
+	}
+	return identity{uid: u.Uid, gid: u.Gid, groups: u.Sgids, home: u.Home}, nil
+}
+
+// accountFile reads a file of the image; one that is not there is empty.
+func accountFile(root *os.File, path string) (string, error) {
+	f, err := openInRoot(root, path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY)
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ENXIO) {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return "", err
+	}
+	if !st.Mode().IsRegular() {
+		return "", fmt.Errorf("%s: not a regular file", path)
+	}
+	b, err := io.ReadAll(io.LimitReader(f, maxAccountFile))
+	return string(b), err
+}
+
+// withHome adds HOME unless env has one.
+func withHome(env []string, home string) []string {
+	for _, kv := range env {
+		if strings.HasPrefix(kv, "HOME=") {
+			return env
+		}
+	}
+	if home == "" {
+		home = "/"
+	}
+	return append(env[:len(env):len(env)], "HOME="+home)
+}

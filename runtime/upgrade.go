@@ -1,0 +1,60 @@
+package runtime
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"github.com/wherry-run/wherry/runtime/internal/wire"
+)
+
+// Upgrade replaces the running keeper by another binary, in place: same
+// process, same containers. The new binary first proves on the real state that
+// it can take over; if it cannot, the old keeper stays and the error says why.
+// Starts under way are waited for. Execs under way go on, but their callers
+// get ErrKeeper.
+func (r *Runtime) Upgrade(ctx context.Context, binary string) error {
+	binary, err := filepath.Abs(binary)
+	if err != nil {
+		return fmt.Errorf("upgrade keeper: %w", err)
+	}
+	l, err := r.connect(ctx)
+	if err != nil {
+		return fmt.Errorf("upgrade keeper: %w", err)
+	}
+	before := l.hello
+	_, err = l.call(ctx, wire.Upgrade, wire.UpgradeRequest{Binary: binary})
+	if !keeperGone(err) { // success shows in the end of the connection
+		return fmt.Errorf("upgrade keeper: %w", err)
+	}
+	now, err := r.connect(ctx)
+	if err != nil {
+		return fmt.Errorf("upgrade keeper: %w", err)
+	}
+	if now.hello.Instance == before.Instance || now.hello.Pid != before.Pid {
+		return fmt.Errorf("upgrade keeper: %w: it was lost over it, another one has taken over", ErrKeeper)
+	}
+	return nil
+}
+
+// StopKeeper ends the keeper if no container runs, else ErrBusy. What it knows
+// about ended containers stays on disk for the next one. The Runtime is closed
+// with it.
+func (r *Runtime) StopKeeper(ctx context.Context) error {
+	l, err := dial(ctx, r.layout.Socket())
+	if err != nil {
+		return r.Close() // there is none
+	}
+	defer l.close()
+	if _, err := l.call(ctx, wire.Shutdown, nil); err != nil {
+		return err
+	}
+	r.Close()
+	select {
+	case <-l.gone:
+	case <-time.After(5 * time.Second):
+	case <-ctx.Done():
+	}
+	return nil
+}
