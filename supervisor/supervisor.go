@@ -3,144 +3,322 @@ package supervisor
 import (
 	"context"
 	"errors"
-	"iter"
+	"fmt"
 	"log/slog"
-	"net"
-	"net/netip"
 	"os"
+	"sync"
+	"sync/atomic"
+	"time"
 
+	"github.com/wherry-run/wherry/cgroup"
 	"github.com/wherry-run/wherry/image"
+	"github.com/wherry-run/wherry/runtime"
+	"github.com/wherry-run/wherry/runtime/network"
 	"github.com/wherry-run/wherry/supervisor/api"
-	"github.com/wherry-run/wherry/supervisor/unit"
+	"github.com/wherry-run/wherry/supervisor/event"
+	"github.com/wherry-run/wherry/supervisor/internal/apiserver"
+	"github.com/wherry-run/wherry/supervisor/internal/state"
 )
 
-// Options configure a Supervisor. The zero value of every field has a
-// documented meaning.
-type Options struct {
-	Root         string              // durable state; empty: /var/lib/wherry
-	RunDir       string              // sockets and run state; empty: /run/wherry
-	Units        string              // folder of unit files; empty: none is watched
-	NoAutoApply  bool                // files of Units stay pending until somebody applies them
-	Socket       string              // path of the API's Unix socket; empty: no API, unless Listener is set
-	Listener     net.Listener        // the API listens here instead
-	SocketGroup  string              // group that may read the API; empty: "wherry" if it exists
-	Keeper       string              // path of wherry-keeper; empty: beside our own binary, then /usr/lib/wherry
-	CgroupParent string              // empty: "wherry"
-	Bridge       string              // empty: "wherry0"
-	Subnet       netip.Prefix        // zero: chosen
-	Registries   map[string]Registry // by host
-	DockerConfig string              // path of a Docker config.json; empty: none
-	Logging      unit.Logging        // defaults of units
-	Version      string              // shown by status
-	Logger       *slog.Logger        // nil: discards
-	StopAtExit   bool                // stop all containers when Run ends; otherwise they run on
-
-	// Reload gives new Options for SIGHUP and `ctl reload`; nil: reload is an error.
-	Reload func() (Options, error)
-}
-
-// Registry is how one registry host is spoken to.
-type Registry struct {
-	Insecure bool // plain HTTP
-}
-
-// Errors that callers tell apart with errors.Is.
+// Errors that callers tell apart with errors.Is. All but ErrBusy are those of
+// package api, so that they mean the same on both sides of the socket.
 var (
-	ErrNoSuchUnit = errors.New("no such unit")
-	ErrAmbiguous  = errors.New("ambiguous name")
-	ErrExists     = errors.New("unit already exists")
-	ErrNotRunning = errors.New("not running")
-	ErrInvalid    = errors.New("invalid")
-	ErrBusy       = errors.New("another daemon owns this root")
+	ErrNoSuchUnit  = api.ErrNoSuchUnit
+	ErrAmbiguous   = api.ErrAmbiguous
+	ErrExists      = api.ErrExists
+	ErrNotRunning  = api.ErrNotRunning
+	ErrInvalid     = api.ErrInvalid
+	ErrTimeout     = api.ErrTimeout
+	ErrUnavailable = api.ErrUnavailable
+	ErrBusy        = errors.New("another daemon owns this root")
 )
 
 // Supervisor keeps units running. It is safe for concurrent use; Run must have
 // been called for anything to happen.
-type Supervisor struct{}
+type Supervisor struct {
+	opts      atomic.Pointer[Options]
+	paths     paths
+	log       *slog.Logger
+	locks     []*lock
+	store     *state.Store
+	events    *event.Log
+	disk      *image.Store // nil in tests with other images
+	img       images
+	rt        containers // set by Run, before ready
+	net       networks
+	startedAt time.Time
 
-// New opens the state and takes the lock on root and run folder.
-func New(o Options) (*Supervisor, error) { return nil, errors.ErrUnsupported }
+	inbox chan message
+	ready chan struct{}
+	// refolder says that the units folder is to be read again.
+	refolder chan struct{}
+	over     chan struct{} // closed when the loop has ended
+	running  atomic.Bool
+	died     atomic.Bool // at a fault point
+
+	snap      atomic.Pointer[snapshot]
+	last      ring
+	resolving resolving
+	closing   sync.Once
+	closed    error
+}
+
+// New opens the state and takes the lock on root and run folder. What New has
+// opened is closed at the end of Run, or by Close if Run is never called.
+func New(o Options) (_ *Supervisor, err error) {
+	o = o.withDefaults()
+	s := &Supervisor{log: o.Logger, startedAt: time.Now(), inbox: make(chan message, 64), refolder: make(chan struct{}, 1),
+		ready: make(chan struct{}), over: make(chan struct{})}
+	s.opts.Store(&o)
+	s.snap.Store(newSnapshot())
+	defer func() {
+		if err != nil {
+			s.Close()
+		}
+	}()
+	if s.paths, err = newPaths(o); err != nil {
+		return nil, err
+	}
+	for _, dir := range []string{s.paths.root, s.paths.runDir} {
+		l, err := lockFolder(dir)
+		if err != nil {
+			return nil, err
+		}
+		s.locks = append(s.locks, l)
+	}
+	if err := os.MkdirAll(s.paths.runs(), 0o711); err != nil {
+		return nil, err
+	}
+	if s.store, err = state.Open(s.paths.state()); err != nil {
+		return nil, err
+	}
+	if s.events, err = event.Open(s.paths.events(), event.Options{}); err != nil {
+		return nil, err
+	}
+	if s.img = o.hooks.images; s.img == nil {
+		if s.disk, err = image.Open(imageOptions(o, s.paths)); err != nil {
+			return nil, err
+		}
+		s.img = s.disk
+	}
+	return s, nil
+}
+
+func imageOptions(o Options, p paths) image.Options {
+	io := image.Options{Root: p.root, DockerConfig: o.DockerConfig, Logger: o.Logger}
+	for host, r := range o.Registries {
+		if r.Insecure {
+			io.Insecure = append(io.Insecure, host)
+		}
+	}
+	return io
+}
+
+// Close frees what New took. After Run it does nothing.
+func (s *Supervisor) Close() error {
+	s.closing.Do(func() { s.closed = s.close() })
+	return s.closed
+}
+
+func (s *Supervisor) close() error {
+	var errs []error
+	if s.rt != nil {
+		errs = append(errs, s.rt.Close())
+	}
+	if c, ok := s.net.(interface{ Close() error }); ok {
+		errs = append(errs, c.Close())
+	}
+	if s.events != nil {
+		errs = append(errs, s.events.Close())
+	}
+	if s.store != nil {
+		if s.died.Load() {
+			errs = append(errs, s.store.Abandon())
+		} else {
+			errs = append(errs, s.store.Close())
+		}
+	}
+	if s.img != nil {
+		errs = append(errs, s.img.Close())
+	}
+	for _, l := range s.locks {
+		l.release()
+	}
+	return errors.Join(errs...)
+}
+
+// connect opens what acts on the kernel.
+func (s *Supervisor) connect(ctx context.Context) error {
+	o := s.opts.Load()
+	if s.net = o.hooks.networks; s.net == nil {
+		m, err := network.Open(network.Options{Bridge: o.Bridge, Subnet: o.Subnet, Dir: s.paths.leases(), Logger: o.Logger})
+		if err != nil {
+			return fmt.Errorf("network: %w", err)
+		}
+		s.net = m
+	}
+	if s.rt = o.hooks.containers; s.rt == nil {
+		r, err := runtime.Open(ctx, runtime.Options{Root: s.paths.root, RunDir: s.paths.runDir, Keeper: o.Keeper,
+			CgroupParent: o.CgroupParent, Logger: o.Logger})
+		if err != nil {
+			return fmt.Errorf("keeper: %w", err)
+		}
+		s.rt = r
+	}
+	return nil
+}
 
 // Run adopts what runs and works until ctx ends; then it closes everything.
 // Containers run on unless StopAtExit is set.
-func (s *Supervisor) Run(ctx context.Context) error { return errors.ErrUnsupported }
+func (s *Supervisor) Run(ctx context.Context) (err error) {
+	if !s.running.CompareAndSwap(false, true) {
+		return errors.New("supervisor: Run was called before")
+	}
+	defer func() { err = errors.Join(err, s.Close()) }()
+	defer close(s.over)
+	if err := s.connect(ctx); err != nil {
+		return err
+	}
+	// Helpers of the loop and its actions end after it, not with ctx: with
+	// StopAtExit there is still work then.
+	inner, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	l, err := s.recover(inner)
+	if err != nil {
+		cancel()
+		return err
+	}
+	ln, err := s.listen()
+	if err != nil {
+		cancel()
+		return err
+	}
+	var helpers sync.WaitGroup
+	failed := make(chan error, 1)
+	outer, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	helpers.Go(func() { s.watch(inner) })
+	helpers.Go(func() { s.watchFolder(inner) })
+	helpers.Go(func() { s.heal(inner) })
+	if ln != nil {
+		helpers.Go(func() {
+			if err := apiserver.Serve(outer, ln, s, s.log); err != nil && outer.Err() == nil {
+				failed <- fmt.Errorf("api: %w", err)
+				stop(err)
+			}
+		})
+	}
+	s.event(api.Event{Type: event.Daemon, Message: "the daemon started", Fields: map[string]any{"pid": os.Getpid(), "version": s.opts.Load().Version}})
+	l.run(outer)
+	if l.died != nil {
+		s.died.Store(true)
+	} else {
+		s.event(api.Event{Type: event.Daemon, Message: "the daemon ends"})
+	}
+	cancel()
+	stop(nil)
+	s.await(&l.wg, &helpers)
+	select {
+	case err := <-failed:
+		return err
+	default:
+		return l.died
+	}
+}
+
+// await waits for everybody, with a limit: one that hangs in the kernel must
+// not keep a daemon from ending.
+func (s *Supervisor) await(groups ...*sync.WaitGroup) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for _, g := range groups {
+			g.Wait()
+		}
+	}()
+	// Results nobody needs any more: the next daemon finds out by itself.
+	limit := time.NewTimer(shutdownLimit)
+	defer limit.Stop()
+	for {
+		select {
+		case <-s.inbox:
+		case <-done:
+			return
+		case <-limit.C:
+			s.log.Warn("work left behind at the end")
+			return
+		}
+	}
+}
 
 // Ready is closed when the state is read, the keeper answers and the API listens.
-func (s *Supervisor) Ready() <-chan struct{} { return nil }
-
-// Info describes the daemon.
-func (s *Supervisor) Info() api.Info { return api.Info{} }
-
-// Apply makes units what the files say, all or none. by names who asked.
-func (s *Supervisor) Apply(ctx context.Context, r api.ApplyRequest, by string) (api.ApplyResult, error) {
-	return api.ApplyResult{}, errors.ErrUnsupported
-}
-
-// Units returns the current snapshot, sorted by name. It never blocks on work.
-func (s *Supervisor) Units() []api.Unit { return nil }
-
-// Unit returns one unit by its exact name.
-func (s *Supervisor) Unit(ctx context.Context, name string) (api.UnitDetail, error) {
-	return api.UnitDetail{}, errors.ErrUnsupported
-}
-
-// Match resolves names, unique prefixes and globs to unit names.
-func (s *Supervisor) Match(patterns []string) ([]string, error) { return nil, errors.ErrUnsupported }
-
-// Start, Stop, Restart and Remove change the intent and, unless NoWait, wait
-// for the effect. The result is the units acted on.
-func (s *Supervisor) Start(ctx context.Context, r api.ActRequest, by string) ([]string, error) {
-	return nil, errors.ErrUnsupported
-}
-func (s *Supervisor) Stop(ctx context.Context, r api.ActRequest, by string) ([]string, error) {
-	return nil, errors.ErrUnsupported
-}
-func (s *Supervisor) Restart(ctx context.Context, r api.ActRequest, by string) ([]string, error) {
-	return nil, errors.ErrUnsupported
-}
-func (s *Supervisor) Remove(ctx context.Context, r api.ActRequest, by string) ([]string, error) {
-	return nil, errors.ErrUnsupported
-}
-
-// RunUnit creates the unit of a `ctl run` (name made up if empty; ErrExists if
-// taken) and returns when its first run has started, or with the error of the
-// failed start (then nothing of the unit is left). The image is pulled with progress reported.
-func (s *Supervisor) RunUnit(ctx context.Context, r api.RunRequest, by string, progress func(image.Progress)) (name string, err error) {
-	return "", errors.ErrUnsupported
-}
-
-// WaitExit blocks until the unit's first instance has ended for good (no
-// restart will follow) and tells how; with anyExit, until its next end.
-func (s *Supervisor) WaitExit(ctx context.Context, name string) (api.Exit, error) {
-	return api.Exit{}, errors.ErrUnsupported
-}
-
-// WaitState blocks until every named unit is in the state ("running",
-// "stopped", ...) or cannot reach it any more.
-func (s *Supervisor) WaitState(ctx context.Context, names []string, state string) error {
-	return errors.ErrUnsupported
-}
-
-// Exec runs a process in a running instance of the target with these files.
-func (s *Supervisor) Exec(ctx context.Context, r api.ExecRequest, by string, stdin, stdout, stderr *os.File) (api.Exit, error) {
-	return api.Exit{}, errors.ErrUnsupported
-}
-
-// Logs yields a target's output, several instances merged by time. Follow ends
-// when the target is removed or has ended for good.
-func (s *Supervisor) Logs(ctx context.Context, r api.LogsRequest) iter.Seq2[api.LogLine, error] {
-	return func(yield func(api.LogLine, error) bool) { yield(api.LogLine{}, errors.ErrUnsupported) }
-}
-
-// Events yields stored events after seq, then, with follow, new ones as they come.
-func (s *Supervisor) Events(ctx context.Context, since uint64, follow bool) iter.Seq2[api.Event, error] {
-	return func(yield func(api.Event, error) bool) { yield(api.Event{}, errors.ErrUnsupported) }
-}
+func (s *Supervisor) Ready() <-chan struct{} { return s.ready }
 
 // Images is the store, for the image verbs.
-func (s *Supervisor) Images() *image.Store { return nil }
+func (s *Supervisor) Images() *image.Store { return s.disk }
 
-// Reload reads the configuration again.
-func (s *Supervisor) Reload(ctx context.Context, by string) (api.ReloadResult, error) {
-	return api.ReloadResult{}, errors.ErrUnsupported
+// Info describes the daemon.
+func (s *Supervisor) Info() api.Info {
+	o := s.opts.Load()
+	i := api.Info{Version: o.Version, Pid: os.Getpid(), StartedAt: s.startedAt, Root: s.paths.root, RunDir: s.paths.runDir,
+		Cgroup: o.CgroupParent, Bridge: o.Bridge, Warnings: s.snap.Load().warnings}
+	if o.Subnet.IsValid() {
+		i.Subnet = o.Subnet.String()
+	}
+	if mode, err := cgroup.Detect(); err == nil {
+		i.CgroupMode = map[cgroup.Mode]string{cgroup.Unified: "unified", cgroup.Legacy: "legacy"}[mode]
+	}
+	for what, err := range map[string]error{"events": s.events.Err(), "state": s.store.Err()} {
+		if err != nil {
+			i.Warnings = append(i.Warnings[:len(i.Warnings):len(i.Warnings)], what+" not written: "+err.Error())
+		}
+	}
+	select {
+	case <-s.ready:
+		i.KeeperPid = s.rt.KeeperPid()
+		if n, ok := s.net.(*network.Manager); ok {
+			i.Subnet = n.Subnet().String()
+		}
+	default:
+	}
+	return i
+}
+
+// send gives a message to the loop and waits for its reply.
+func (s *Supervisor) send(ctx context.Context, m message, reply <-chan error) error {
+	select {
+	case s.inbox <- m:
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-s.over:
+		return ErrUnavailable
+	}
+	select {
+	case err := <-reply:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-s.over:
+		return ErrUnavailable
+	}
+}
+
+// post gives a message to the loop, unless there is none any more.
+func (s *Supervisor) post(m message) {
+	select {
+	case s.inbox <- m:
+	case <-s.over:
+	}
+}
+
+// fault tells whether the daemon dies here. Once dead, nothing more happens.
+func (s *Supervisor) fault(at string) bool {
+	f := s.opts.Load().hooks.fault
+	if f == nil {
+		return false
+	}
+	if s.died.Load() || f(at) {
+		s.died.Store(true)
+		return true
+	}
+	return false
 }

@@ -1,0 +1,191 @@
+package supervisor
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/wherry-run/wherry/runtime"
+	"github.com/wherry-run/wherry/supervisor/api"
+	"github.com/wherry-run/wherry/supervisor/event"
+	"github.com/wherry-run/wherry/supervisor/internal/state"
+	"github.com/wherry-run/wherry/supervisor/plan"
+)
+
+// recover builds the loop from what is wanted (the database) and what is (the
+// keeper, the folders of runs), and sets the removal of leftovers going.
+func (s *Supervisor) recover(ctx context.Context) (*loop, error) {
+	l := &loop{Supervisor: s, boot: bootID(), units: map[string]*wanted{}, runs: map[string]*run{}, attempts: map[string]state.Attempts{},
+		work: map[string]*work{}, pending: map[string]api.Pending{}, auto: map[string]bool{},
+		starting: map[string]int{}, failed: map[string]int{}, failures: map[string]error{},
+		ctx: ctx, starts: make(chan struct{}, startsAtOnce), pulls: make(chan struct{}, pullsAtOnce)}
+	if err := l.load(); err != nil {
+		return nil, fmt.Errorf("state %s: %w", s.paths.state(), err)
+	}
+	found, err := s.rt.List(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("keeper: %w", err)
+	}
+	records, err := readRecords(s.paths)
+	if err != nil {
+		return nil, err
+	}
+	l.keeperSeen = s.rt.KeeperPid()
+	leftovers := l.adopt(found, records)
+	var live []string
+	for id, r := range l.runs {
+		if !r.phase.Ended() {
+			live = append(live, id)
+		}
+	}
+	slices.Sort(live)
+	if err := s.net.Repair(ctx, live); err != nil {
+		s.log.Warn("network not repaired", "err", err) // a run that suffers is replaced by hand
+	}
+	for _, lease := range s.net.Leases() {
+		if r := l.runs[lease.Run]; r != nil && !r.phase.Ended() {
+			r.lease = &lease
+		}
+	}
+	if err := l.strayLeases(leftovers); err != nil {
+		return nil, err
+	}
+	for _, id := range slices.Sorted(maps.Keys(leftovers)) {
+		s.event(api.Event{Type: event.Cleanup, Run: id, Message: "run " + id + " was left unfinished and is removed"})
+		l.wg.Go(func() {
+			if err := (cleanup{s: s, run: id}).untilDone(ctx); err != nil {
+				s.post(removed{id, err})
+			}
+		})
+	}
+	return l, nil
+}
+
+// load reads the database.
+func (l *loop) load() error {
+	all, err := l.store.Load()
+	if err != nil {
+		return err
+	}
+	l.attempts, l.files = all.Attempts, all.Files
+	for name, rec := range all.Units {
+		w := l.newWanted(rec, all.Revisions[name])
+		if w.revision() == nil {
+			return fmt.Errorf("unit %s: revision %d is missing", name, rec.Revision)
+		}
+		l.units[name] = w
+	}
+	return nil
+}
+
+func (l *loop) newWanted(rec state.Unit, revs []state.Revision) *wanted {
+	l.serial++
+	if rec.AutoRemove {
+		l.auto[rec.Name] = true
+	}
+	return &wanted{rec: rec, revs: revs, serial: l.serial, readers: new(atomic.Int32), dirty: true}
+}
+
+// adopt takes over the runs that the keeper knows and returns the ids of those
+// that nobody can use.
+func (l *loop) adopt(found []runtime.Status, records map[string]record) map[string]bool {
+	leftovers := map[string]bool{}
+	known := map[string]bool{}
+	for _, st := range found {
+		known[st.Run] = true
+		rec := records[st.Run]
+		if rec.Run == "" || st.State == runtime.Creating || st.Container != container {
+			leftovers[st.Run] = true
+			continue
+		}
+		l.rebuild(rec)
+		r := &run{record: rec, phase: plan.Up, status: st, startedAt: st.StartedAt}
+		if r.startedAt.IsZero() {
+			r.startedAt = rec.At
+		}
+		l.runs[st.Run] = r
+		if st.State == runtime.Exited && st.Exit != nil {
+			r.stopped = l.units[rec.Unit.Name].rec.Intent != plan.Running
+			l.ended(r, *st.Exit)
+			continue
+		}
+		l.event(api.Event{Type: event.Adopt, Unit: rec.Unit.Name, Instance: rec.Instance, Run: st.Run,
+			Message: rec.Instance + " was found running", Fields: map[string]any{"pid": st.Pid}})
+	}
+	for id, rec := range records {
+		if known[id] {
+			continue
+		}
+		leftovers[id] = true
+		if rec.Run != "" && rec.Boot != l.boot && l.units[rec.Unit.Name] != nil {
+			l.rebooted(rec)
+		}
+	}
+	return leftovers
+}
+
+// rebooted counts a run that a reboot ended: what is to run once does not run
+// again because the host went down.
+func (l *loop) rebooted(rec record) {
+	r := &run{record: rec, phase: plan.Exited, startedAt: rec.At, endedAt: time.Now(),
+		exit: &runtime.Exit{Unknown: true, Cause: "the host was restarted"}}
+	l.count(r)
+}
+
+// rebuild makes the unit of a run again, if the database does not know it.
+func (l *loop) rebuild(rec record) {
+	w := l.units[rec.Unit.Name]
+	if w != nil && (!w.rebuilt || w.rec.Revision >= rec.Revision.Number) {
+		return
+	}
+	w = l.newWanted(rec.Unit, []state.Revision{rec.Revision})
+	w.rec.Revision, w.rebuilt = rec.Revision.Number, true
+	l.units[rec.Unit.Name] = w
+	l.saveUnit(w, rec.Revision)
+}
+
+// strayLeases releases images that no run holds.
+func (l *loop) strayLeases(leftovers map[string]bool) error {
+	leases, err := l.img.Leases()
+	if err != nil {
+		return fmt.Errorf("image leases: %w", err)
+	}
+	for _, id := range leases {
+		if l.runs[id] != nil || leftovers[id] {
+			continue
+		}
+		if err := l.img.Release(id); err != nil {
+			return fmt.Errorf("image lease %s: %w", id, err)
+		}
+	}
+	return nil
+}
+
+// bootID tells one boot of the host from another.
+func bootID() string {
+	b, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	return strings.TrimSpace(string(b))
+}
+
+// heal keeps the network as it should be, whoever changes it.
+func (s *Supervisor) heal(ctx context.Context) {
+	n, ok := s.net.(interface{ Heal(context.Context) error })
+	if !ok {
+		return
+	}
+	for sleep(ctx, healEvery) {
+		if len(s.net.Leases()) == 0 {
+			continue
+		}
+		if err := n.Heal(ctx); err != nil && ctx.Err() == nil {
+			s.log.Warn("network not healed", "err", err)
+		}
+	}
+}
+
+const healEvery = 30 * time.Second

@@ -1,0 +1,85 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/wherry-run/wherry/runtime"
+	"github.com/wherry-run/wherry/supervisor/api"
+	"github.com/wherry-run/wherry/supervisor/event"
+)
+
+// cleanup removes everything of a run, whatever of it there is. It needs only
+// the run's id: a failed start, a removal and the recovery after a crash are
+// the same code, and to do it twice does no harm.
+type cleanup struct {
+	s   *Supervisor
+	run string
+}
+
+// once tries every step, also after one failed. The run's folder goes last and
+// only if all else is gone: as long as it is there, the next daemon tries again.
+func (c cleanup) once(ctx context.Context) error {
+	var errs []error
+	for _, step := range []struct {
+		name string
+		do   func(context.Context) error
+	}{
+		{stepContainer, c.container},
+		{stepDetach, func(ctx context.Context) error { return c.s.net.Detach(ctx, c.run) }},
+		{stepRelease, func(context.Context) error { return c.s.img.Release(c.run) }},
+		{stepFolder, func(context.Context) error {
+			if len(errs) > 0 {
+				return nil
+			}
+			return os.RemoveAll(c.s.paths.run(c.run))
+		}},
+	} {
+		if c.s.fault(step.name) {
+			return errDied
+		}
+		if err := step.do(ctx); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", step.name, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// container ends and forgets the container, if the keeper knows one.
+func (c cleanup) container(ctx context.Context) error {
+	id := c.run + "." + container
+	err := c.s.rt.Remove(ctx, id)
+	if err == nil {
+		return nil
+	}
+	// It runs, though nobody counts on it: a start whose answer was lost.
+	if err := c.s.rt.Kill(ctx, id); err != nil && !errors.Is(err, runtime.ErrNotFound) && !errors.Is(err, runtime.ErrNotRunning) {
+		return err
+	}
+	if _, err := c.s.rt.Wait(ctx, id); err != nil && !errors.Is(err, runtime.ErrNotFound) {
+		return err
+	}
+	return c.s.rt.Remove(ctx, id)
+}
+
+// untilDone tries until it works or ctx ends.
+func (c cleanup) untilDone(ctx context.Context) error {
+	for wait := 500 * time.Millisecond; ; wait = min(2*wait, time.Minute) {
+		limited, cancel := detached(ctx)
+		err := c.once(limited)
+		cancel()
+		if err == nil || errors.Is(err, errDied) {
+			return err
+		}
+		if ctx.Err() != nil {
+			return err
+		}
+		c.s.event(api.Event{Type: event.Cleanup, Run: c.run, Message: "run " + c.run + " not removed, tried again: " + err.Error()})
+		if !sleep(ctx, wait) {
+			return err
+		}
+	}
+}

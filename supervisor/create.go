@@ -1,0 +1,105 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/wherry-run/wherry/image"
+	"github.com/wherry-run/wherry/supervisor/api"
+	"github.com/wherry-run/wherry/supervisor/event"
+	"github.com/wherry-run/wherry/supervisor/internal/state"
+	"github.com/wherry-run/wherry/supervisor/plan"
+	"github.com/wherry-run/wherry/supervisor/unit"
+)
+
+// RunUnit creates the unit of a `ctl run` (name made up if empty; ErrExists if
+// taken) and returns when its first run has started, or with the error of the
+// failed start (then nothing of the unit is left). The image is pulled with
+// progress reported.
+func (s *Supervisor) RunUnit(ctx context.Context, r api.RunRequest, by string, progress func(image.Progress)) (name string, err error) {
+	def := r.Unit
+	if len(def.Containers) != 1 {
+		return "", invalid("a unit has one container")
+	}
+	if def.Name == "" {
+		snap := s.snap.Load()
+		def.Name = newName("run", func(n string) bool { return snap.find(n) != nil })
+	} else if s.snap.Load().find(def.Name) != nil {
+		return "", fmt.Errorf("%w: %s", ErrExists, def.Name)
+	}
+	if err := checkRun(&def, s.opts.Load().Logging); err != nil {
+		return "", err
+	}
+	app := &def.Containers[0]
+	img, err := s.pullFor(ctx, app, progress)
+	if err != nil {
+		return "", &StartError{Unit: def.Name, Instance: plan.Instance(def.Name, 1), Step: stepPull, Err: err}
+	}
+	reply, started := make(chan error, 1), make(chan error, 1)
+	m := create{def: def, digest: img.Digest, request: r, by: by, reply: reply, started: started}
+	if err := s.send(ctx, m, reply); err != nil {
+		return "", err
+	}
+	select {
+	case err = <-started:
+	case <-ctx.Done():
+		err = ctx.Err()
+	case <-s.over:
+		return "", ErrUnavailable
+	}
+	if err == nil {
+		return def.Name, nil
+	}
+	undo, cancel := detached(ctx)
+	defer cancel()
+	_, rmErr := s.Remove(undo, api.ActRequest{Units: []string{def.Name}, Force: true}, by)
+	if rmErr != nil && !errors.Is(rmErr, ErrNoSuchUnit) {
+		err = errors.Join(err, rmErr)
+	}
+	return "", err
+}
+
+func (s *Supervisor) pullFor(ctx context.Context, app *unit.Container, progress func(image.Progress)) (image.Image, error) {
+	policy := image.Policy(app.PullPolicy)
+	if policy != image.Always {
+		if img, err := s.img.Get(app.Image); err == nil {
+			return img, nil
+		}
+	}
+	return s.img.Pull(ctx, app.Image, image.PullOptions{Policy: policy, Progress: progress})
+}
+
+// create makes a unit that no file declares.
+type create struct {
+	def     unit.Unit
+	digest  string
+	request api.RunRequest
+	by      string
+	reply   chan error
+	started chan error
+}
+
+func (m create) handle(l *loop) {
+	name := m.def.Name
+	if l.units[name] != nil {
+		m.reply <- fmt.Errorf("%w: %s", ErrExists, name)
+		return
+	}
+	if err := l.conflicts([]*unit.Unit{&m.def}); err != nil {
+		m.reply <- err
+		return
+	}
+	now := time.Now()
+	rec := state.Unit{Name: name, Revision: 1, Intent: plan.Running, CreatedAt: now, AutoRemove: m.request.Remove}
+	rev := state.Revision{Unit: name, Number: 1, Definition: m.def, Source: "run", By: m.by, AppliedAt: now, Digest: m.digest}
+	w := l.newWanted(rec, []state.Revision{rev})
+	w.attached, w.started, w.readers = m.request.Attach, m.started, new(atomic.Int32)
+	l.units[name] = w
+	l.saveUnit(w, rev)
+	l.undo = append(l.undo, func() { delete(l.units, name); delete(l.auto, name) })
+	l.event(api.Event{Type: event.Apply, Unit: name, By: m.by, Message: "unit " + name + " is created by run", Fields: map[string]any{"revision": 1}})
+	l.replies = append(l.replies, func(err error) { m.reply <- err })
+}

@@ -1,0 +1,378 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"os"
+	"time"
+
+	"github.com/wherry-run/wherry/runtime"
+	"github.com/wherry-run/wherry/supervisor/api"
+	"github.com/wherry-run/wherry/supervisor/event"
+	"github.com/wherry-run/wherry/supervisor/plan"
+)
+
+// dispatch sets one action of the plan going. Each has a goroutine of its own
+// that owns the instance or run until it reports back, so that a container
+// that hangs holds up nobody else.
+func (l *loop) dispatch(a plan.Action) {
+	switch a.Kind {
+	case plan.Start:
+		l.dispatchStart(a)
+	case plan.Stop:
+		l.dispatchStop(a)
+	case plan.Remove:
+		l.dispatchRemove(a)
+	case plan.Forget:
+		l.dispatchForget(a)
+	}
+	l.touch(a.Unit)
+}
+
+// begin notes an action under way and gives it its context.
+func (l *loop) begin(key, kind string) (context.Context, *work) {
+	ctx, cancel := context.WithCancel(l.ctx)
+	w := &work{kind: kind, cancel: cancel, hurry: make(chan time.Duration, 1)}
+	l.work[key] = w
+	return ctx, w
+}
+
+func (l *loop) finish(key string) {
+	if w := l.work[key]; w != nil {
+		w.cancel()
+		delete(l.work, key)
+	}
+}
+
+func (l *loop) dispatchStart(a plan.Action) {
+	w := l.units[a.Unit]
+	rev := w.revision()
+	id := newName(a.Instance, func(id string) bool { return l.runs[id] != nil || exists(l.paths.run(id)) })
+	r := &run{phase: plan.Pulling, record: record{Run: id, Instance: a.Instance, Restart: w.rec.Restart,
+		At: time.Now(), Boot: l.boot, Unit: w.rec, Revision: *rev}}
+	l.runs[id] = r
+	ctx, _ := l.begin(a.Instance, plan.Abortable)
+	st := &start{s: l.Supervisor, rec: r.record, reason: a.Reason, starts: l.starts, pulls: l.pulls}
+	l.wg.Go(func() { l.post(st.run(ctx)) })
+}
+
+// pulled says that a start has its image and cannot be aborted any more.
+type pulled struct {
+	run    string
+	digest string
+}
+
+func (m pulled) handle(l *loop) {
+	r := l.runs[m.run]
+	if r == nil {
+		return
+	}
+	if w := l.units[r.Unit.Name]; w != nil {
+		if rev := w.setDigest(r.Revision.Number, m.digest); rev != nil {
+			l.lazy.PutRevision(*rev)
+			l.event(api.Event{Type: event.Pull, Unit: r.Unit.Name, Instance: r.Instance, Run: r.Run, Step: stepPull,
+				Message: rev.Definition.Containers[0].Image + " is " + m.digest})
+		}
+	}
+	r.Revision.Digest = m.digest
+	if r.phase != plan.Pulling {
+		return // being aborted
+	}
+	_ = r.move(plan.Starting)
+	l.work[r.Instance].kind = string(plan.Start)
+	l.touch(r.Unit.Name)
+}
+
+// handle takes the result of a start.
+func (m startResult) handle(l *loop) {
+	if errors.Is(m.err, errDied) {
+		l.died = errDied
+		return
+	}
+	r := l.runs[m.run]
+	l.finish(r.Instance)
+	l.touch(r.Unit.Name)
+	if m.err != nil {
+		l.startFailed(r, m)
+		return
+	}
+	r.status, r.lease, r.startedAt = m.status, m.lease, m.status.StartedAt
+	if r.startedAt.IsZero() {
+		r.startedAt = time.Now()
+	}
+	if r.phase != plan.Stopping { // a stop that came too late to abort the start
+		if err := r.move(plan.Up); err != nil {
+			l.log.Error("phase", "unit", r.Unit.Name, "err", err)
+		}
+	}
+	l.event(api.Event{Type: event.Start, Unit: r.Unit.Name, Instance: r.Instance, Run: r.Run,
+		Message: r.Instance + " runs: " + m.reason, Fields: map[string]any{"pid": m.status.Pid, "revision": r.Revision.Number}})
+	l.started(r, m)
+	switch {
+	case r.early != nil:
+		l.ended(r, *r.early)
+	case r.phase == plan.Stopping:
+		l.beginStop(r)
+	}
+}
+
+// started keeps what a start that worked tells about its unit.
+func (l *loop) started(r *run, m startResult) {
+	w := l.units[r.Unit.Name]
+	if w == nil {
+		return
+	}
+	if w.started != nil {
+		w.started <- nil
+		w.started = nil
+	}
+	a := l.attempts[r.Instance]
+	if a.Ended != nil {
+		a.Restarts++
+	}
+	a.Unit, a.Instance = r.Unit.Name, r.Instance
+	l.setAttempts(r.Instance, a)
+	l.starting[r.Instance]++
+	delete(l.failures, r.Instance)
+	if m.lease == nil {
+		return
+	}
+	for _, p := range m.lease.Ports {
+		key := portKey(p.Port, p.Protocol)
+		if w.rec.Ports[key] == p.HostPort || !randomPort(w.def(), p.Port, p.Protocol) {
+			continue
+		}
+		ports := map[string]uint16{key: p.HostPort}
+		for k, v := range w.rec.Ports {
+			if k != key {
+				ports[k] = v
+			}
+		}
+		w.rec.Ports = ports
+		l.lazy.PutUnit(w.rec)
+	}
+}
+
+// startFailed counts a failed start like a crash; one that was aborted counts
+// as a stop.
+func (l *loop) startFailed(r *run, m startResult) {
+	r.stopped = r.stopped || errors.Is(m.err, context.Canceled) && l.ctx.Err() != nil
+	r.endedAt, r.gone = time.Now(), m.clean
+	r.failure = m.err.Error()
+	var at *StartError
+	step := ""
+	if errors.As(m.err, &at) {
+		r.failure, step = at.detail(), at.Step
+	}
+	if err := r.move(plan.Failed); err != nil {
+		l.log.Error("phase", "unit", r.Unit.Name, "err", err)
+	}
+	if !r.stopped {
+		l.event(api.Event{Type: event.StartFailed, Unit: r.Unit.Name, Instance: r.Instance, Run: r.Run, Step: step,
+			Message: m.err.Error()})
+		l.failures[r.Instance] = m.err
+		l.failed[r.Instance]++
+	}
+	l.count(r)
+	w := l.units[r.Unit.Name]
+	if w == nil || w.started == nil {
+		return
+	}
+	// A `run` whose first start failed leaves nothing behind.
+	w.started <- m.err
+	w.started = nil
+	l.change(w.rec.Name, func(w *wanted) { w.rec.Intent = plan.Removed })
+}
+
+// dispatchStop asks a run to end, or aborts its pull.
+func (l *loop) dispatchStop(a plan.Action) {
+	r := l.runs[a.Run]
+	r.stopped = true
+	if err := r.move(plan.Stopping); err != nil {
+		l.log.Error("phase", "unit", a.Unit, "err", err)
+		return
+	}
+	if w := l.work[r.Instance]; w != nil && w.kind == plan.Abortable {
+		w.cancel()
+		return
+	}
+	l.event(api.Event{Type: event.Stop, Unit: a.Unit, Instance: r.Instance, Run: r.Run, Message: r.Instance + " is asked to end: " + a.Reason})
+	l.beginStop(r)
+}
+
+func (l *loop) beginStop(r *run) {
+	grace := time.Duration(r.Revision.Definition.Containers[0].StopGracePeriod)
+	if w := l.units[r.Unit.Name]; w != nil && w.grace != nil {
+		grace = *w.grace
+	}
+	ctx, w := l.begin(r.Run, string(plan.Stop))
+	l.wg.Go(func() { l.post(l.stop(ctx, r.Run, r.id(), grace, w.hurry)) })
+}
+
+// stop ends a container and keeps trying until it has ended.
+func (s *Supervisor) stop(ctx context.Context, run, id string, grace time.Duration, hurry <-chan time.Duration) stopped {
+	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 5*time.Second) {
+		err := s.stopOnce(ctx, id, &grace, hurry)
+		var x runtime.Exit
+		if err == nil {
+			x, err = s.rt.Wait(ctx, id)
+		}
+		switch {
+		case err == nil:
+			return stopped{run: run, exit: x}
+		case errors.Is(err, runtime.ErrNotFound):
+			return stopped{run: run, exit: lost(time.Now())}
+		}
+		if ctx.Err() == nil {
+			s.log.Warn("stop tried again", "container", id, "err", err)
+		}
+		if !sleep(ctx, wait) {
+			return stopped{run: run, gaveUp: true}
+		}
+	}
+}
+
+// stopOnce stops once, with a shorter grace if somebody asks for it meanwhile.
+func (s *Supervisor) stopOnce(ctx context.Context, id string, grace *time.Duration, hurry <-chan time.Duration) error {
+	for {
+		sub, cancel := context.WithCancel(ctx)
+		done := make(chan error, 1)
+		go func() {
+			if *grace < 0 {
+				done <- s.rt.Kill(sub, id)
+				return
+			}
+			_, err := s.rt.Stop(sub, id, *grace)
+			done <- err
+		}()
+		select {
+		case err := <-done:
+			cancel()
+			if errors.Is(err, runtime.ErrNotRunning) {
+				err = nil
+			}
+			return err
+		case shorter := <-hurry:
+			cancel()
+			<-done
+			*grace = shorter
+		}
+	}
+}
+
+type stopped struct {
+	run    string
+	exit   runtime.Exit
+	gaveUp bool // Run is ending
+}
+
+func (m stopped) handle(l *loop) {
+	l.finish(m.run)
+	r := l.runs[m.run]
+	if r == nil || m.gaveUp {
+		return
+	}
+	l.ended(r, m.exit)
+	l.touch(r.Unit.Name)
+}
+
+// dispatchRemove cleans up an ended run.
+func (l *loop) dispatchRemove(a plan.Action) {
+	r := l.runs[a.Run]
+	if r.gone {
+		delete(l.runs, a.Run)
+		return
+	}
+	w := l.units[a.Unit]
+	// If the daemon died now, the next one would not find the run to count it.
+	flush := w != nil && !w.lazy()
+	ctx, _ := l.begin(a.Run, string(plan.Remove))
+	c := cleanup{s: l.Supervisor, run: a.Run}
+	l.wg.Go(func() {
+		if flush {
+			_ = l.store.Flush()
+		}
+		l.post(removed{a.Run, c.untilDone(ctx)})
+	})
+}
+
+type removed struct {
+	run string
+	err error
+}
+
+func (m removed) handle(l *loop) {
+	if errors.Is(m.err, errDied) {
+		l.died = errDied
+		return
+	}
+	l.finish(m.run)
+	if r := l.runs[m.run]; r != nil && m.err == nil {
+		delete(l.runs, m.run)
+		l.touch(r.Unit.Name)
+	}
+}
+
+// dispatchForget deletes a removed unit's logs, then its records.
+func (l *loop) dispatchForget(a plan.Action) {
+	_, _ = l.begin(a.Unit, string(plan.Forget))
+	dir := l.paths.unitLogs(a.Unit)
+	l.wg.Go(func() { l.post(forgotten{a.Unit, os.RemoveAll(dir)}) })
+}
+
+type forgotten struct {
+	unit string
+	err  error
+}
+
+func (m forgotten) handle(l *loop) {
+	l.finish(m.unit)
+	w := l.units[m.unit]
+	if w == nil || w.rec.Intent != plan.Removed {
+		return
+	}
+	if m.err != nil {
+		l.log.Warn("logs not removed", "unit", m.unit, "err", m.err)
+	}
+	l.event(api.Event{Type: event.Remove, Unit: m.unit, Message: "unit " + m.unit + " is removed"})
+	b := &l.durable
+	if w.lazy() {
+		b = &l.lazy
+	}
+	b.DeleteUnit(m.unit)
+	for _, r := range w.revs {
+		b.DeleteRevision(m.unit, r.Number)
+	}
+	for instance, a := range l.attempts {
+		if a.Unit == m.unit {
+			b.DeleteAttempts(m.unit, instance)
+			l.last.put(w, instance, a)
+			delete(l.attempts, instance)
+		}
+	}
+	for _, byInstance := range []map[string]int{l.starting, l.failed} {
+		for n := 1; n <= w.def().Replicas; n++ {
+			delete(byInstance, plan.Instance(m.unit, n))
+		}
+	}
+	delete(l.units, m.unit)
+	delete(l.auto, m.unit)
+	delete(l.pending, m.unit)
+}
+
+// sleep waits; it is false if ctx ended first.
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}
+
+// detached is a context for cleaning up after ctx has ended, with a limit.
+func detached(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
+}

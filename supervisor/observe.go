@@ -1,0 +1,200 @@
+package supervisor
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/wherry-run/wherry/runtime"
+	"github.com/wherry-run/wherry/supervisor/api"
+	"github.com/wherry-run/wherry/supervisor/event"
+	"github.com/wherry-run/wherry/supervisor/internal/state"
+	"github.com/wherry-run/wherry/supervisor/plan"
+)
+
+// watch hands the keeper's events to the loop until ctx ends.
+func (s *Supervisor) watch(ctx context.Context) {
+	for e := range s.rt.Events(ctx) {
+		s.post(happened{e})
+	}
+}
+
+// happened is an event of the keeper.
+type happened struct{ runtime.Event }
+
+func (m happened) handle(l *loop) {
+	r := l.runs[m.Status.Run]
+	switch m.Type {
+	case runtime.EventGap:
+		l.list()
+	case runtime.EventOOM:
+		if r != nil {
+			l.event(api.Event{Type: event.OOM, Unit: r.Unit.Name, Instance: r.Instance, Run: r.Run,
+				Message: "out of memory: the kernel killed a process of " + r.Instance})
+		}
+	case runtime.EventExit:
+		if r != nil && m.Status.Exit != nil {
+			l.ended(r, *m.Status.Exit)
+		}
+	}
+}
+
+// list asks the keeper for everything, without the loop waiting for it.
+func (l *loop) list() {
+	if l.listing {
+		l.listMore = true
+		return
+	}
+	l.listing = true
+	// A run that is up now and not in the answer is gone; one that comes up
+	// meanwhile may be missing for another reason.
+	var up []string
+	for id, r := range l.runs {
+		if r.phase == plan.Up || r.phase == plan.Stopping && !r.startedAt.IsZero() {
+			up = append(up, id)
+		}
+	}
+	l.wg.Go(func() {
+		for wait := 100 * time.Millisecond; ; wait = min(2*wait, 5*time.Second) {
+			all, err := l.rt.List(l.ctx)
+			if err == nil {
+				l.post(listed{all, up, l.rt.KeeperPid()})
+				return
+			}
+			if !sleep(l.ctx, wait) {
+				return
+			}
+		}
+	})
+}
+
+// listed is the keeper's answer to a list; up are the runs that must be in it.
+type listed struct {
+	all    []runtime.Status
+	up     []string
+	keeper int
+}
+
+func (m listed) handle(l *loop) {
+	l.listing = false
+	if l.listMore {
+		l.listMore = false
+		l.list()
+	}
+	if m.keeper != l.keeperSeen {
+		if l.keeperSeen != 0 {
+			l.event(api.Event{Type: event.Keeper, Message: "the keeper was away and is back",
+				Fields: map[string]any{"pid": m.keeper}})
+		}
+		l.keeperSeen = m.keeper
+	}
+	known := map[string]bool{}
+	for _, st := range m.all {
+		known[st.Run] = true
+		r := l.runs[st.Run]
+		if r == nil {
+			continue // its removal is on the way
+		}
+		if st.State == runtime.Exited && st.Exit != nil {
+			l.ended(r, *st.Exit)
+		} else if r.phase == plan.Up {
+			r.status = st
+			l.touch(r.Unit.Name)
+		}
+	}
+	for _, id := range m.up {
+		if r := l.runs[id]; r != nil && !known[id] {
+			l.ended(r, lost(time.Now()))
+		}
+	}
+}
+
+// lost is the end of a run that nobody saw.
+func lost(now time.Time) runtime.Exit {
+	return runtime.Exit{Unknown: true, Cause: "the keeper does not know the container any more", At: now}
+}
+
+// ended counts the end of a run. It comes from an event, a list or a stop,
+// whichever is first.
+func (l *loop) ended(r *run, x runtime.Exit) {
+	switch {
+	case r.phase.Ended():
+		return
+	case r.startedAt.IsZero():
+		r.early = &x // its start is not confirmed yet
+		return
+	}
+	if err := r.move(plan.Exited); err != nil {
+		l.log.Error("phase", "unit", r.Unit.Name, "err", err)
+		return
+	}
+	r.exit, r.endedAt = &x, x.At
+	if r.endedAt.IsZero() {
+		r.endedAt = time.Now()
+	}
+	e := api.Exit{Code: x.Code, Signal: x.Signal, OOM: x.OOM, Unknown: x.Unknown, Cause: x.Cause, At: r.endedAt}
+	l.event(api.Event{Type: event.Exit, Unit: r.Unit.Name, Instance: r.Instance, Run: r.Run, Exit: &e,
+		Message: r.Instance + " " + exitWords(&e)})
+	l.count(r)
+	l.disconnect(r)
+}
+
+// count moves the instance's attempts on by an ended run.
+func (l *loop) count(r *run) {
+	w := l.units[r.Unit.Name]
+	if w == nil {
+		return
+	}
+	w.dirty = true
+	a := l.attempts[r.Instance]
+	if a.Run == r.Run {
+		return // by an earlier daemon
+	}
+	a.Unit, a.Instance = r.Unit.Name, r.Instance
+	was := a.Done
+	a.Attempts = plan.After(w.def().Restart, a.Attempts, r.observed(), time.Now())
+	if r.exit != nil {
+		a.Ended = &state.Ended{Run: r.Run, Revision: r.Revision.Number, StartedAt: r.startedAt, EndedAt: r.endedAt,
+			Code: r.exit.Code, Signal: r.exit.Signal, OOM: r.exit.OOM, Unknown: r.exit.Unknown, Cause: r.exit.Cause}
+	}
+	l.setAttempts(r.Instance, a)
+	if a.Done && !was && a.Error != "" && !r.stopped {
+		l.event(api.Event{Type: event.GiveUp, Unit: r.Unit.Name, Instance: r.Instance, Run: r.Run,
+			Message: r.Instance + " is left as it ended: " + a.Error})
+	}
+}
+
+// disconnect frees the address and ports of an ended run at once; the rest of
+// it stays to be looked at until the next start.
+func (l *loop) disconnect(r *run) {
+	if r.lease == nil {
+		return
+	}
+	l.wg.Go(func() {
+		ctx, cancel := detached(l.ctx)
+		defer cancel()
+		if err := l.net.Detach(ctx, r.Run); err != nil {
+			l.log.Warn("network not freed, tried again with the run's removal", "unit", r.Unit.Name, "container", r.Instance, "err", err)
+		}
+	})
+}
+
+// exitWords says how something ended, for people.
+func exitWords(e *api.Exit) string {
+	var s string
+	switch {
+	case e.Unknown:
+		s = "ended in an unknown way"
+	case e.Signal != "":
+		s = "was ended by " + e.Signal
+	default:
+		s = fmt.Sprintf("exited with code %d", e.Code)
+	}
+	if e.OOM {
+		s += " (out of memory)"
+	}
+	if e.Cause != "" {
+		s += ": " + e.Cause
+	}
+	return s
+}

@@ -1,0 +1,125 @@
+package supervisor
+
+import (
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/wherry-run/wherry/runtime/network"
+	"github.com/wherry-run/wherry/supervisor/unit"
+)
+
+// Options configure a Supervisor. The zero value of every field has a
+// documented meaning.
+type Options struct {
+	Root         string              // durable state; empty: /var/lib/wherry
+	RunDir       string              // sockets and run state; empty: /run/wherry
+	Units        string              // folder of unit files; empty: none is watched
+	NoAutoApply  bool                // files of Units stay pending until somebody applies them
+	Socket       string              // path of the API's Unix socket; empty: no API, unless Listener is set
+	Listener     net.Listener        // the API listens here instead
+	SocketGroup  string              // group that may read the API; empty: "wherry" if it exists
+	Keeper       string              // path of wherry-keeper; empty: beside our own binary, then /usr/lib/wherry
+	CgroupParent string              // empty: "wherry"
+	Bridge       string              // empty: "wherry0"
+	Subnet       netip.Prefix        // zero: chosen
+	Registries   map[string]Registry // by host
+	DockerConfig string              // path of a Docker config.json; empty: none
+	Logging      unit.Logging        // for units that do not say; zero: 10 MiB in 3 files
+	Version      string              // shown by status
+	Logger       *slog.Logger        // nil: discards
+	StopAtExit   bool                // stop all containers when Run ends; otherwise they run on
+
+	// Reload gives new Options for SIGHUP and `ctl reload`; nil: reload is an error.
+	Reload func() (Options, error)
+
+	hooks hooks
+}
+
+// Registry is how one registry host is spoken to.
+type Registry struct {
+	Insecure bool // plain HTTP
+}
+
+// hooks are for tests: other parts below the supervisor, and points at which
+// the daemon dies.
+type hooks struct {
+	containers containers
+	networks   networks
+	images     images
+	// fault is asked before each step of a start and of a clean-up; true
+	// means that the daemon dies there.
+	fault func(at string) bool
+}
+
+const (
+	startsAtOnce = 8 // containers being made
+	pullsAtOnce  = 4 // images being fetched
+
+	keptRevisions = 10
+
+	// shutdownLimit is how long Run waits for work that does not heed its end.
+	shutdownLimit = 10 * time.Second
+)
+
+func (o Options) withDefaults() Options {
+	set := func(p *string, v string) {
+		if *p == "" {
+			*p = v
+		}
+	}
+	set(&o.Root, "/var/lib/wherry")
+	set(&o.RunDir, "/run/wherry")
+	set(&o.CgroupParent, "wherry")
+	set(&o.Bridge, network.DefaultBridge)
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Logging.MaxSize == 0 {
+		o.Logging.MaxSize = 10 << 20
+	}
+	if o.Logging.MaxFile == 0 {
+		o.Logging.MaxFile = 3
+	}
+	return o
+}
+
+// paths names what stands below root and run folder.
+type paths struct{ root, runDir string }
+
+func newPaths(o Options) (paths, error) {
+	root, err := realFolder(o.Root)
+	if err != nil {
+		return paths{}, err
+	}
+	runDir, err := realFolder(o.RunDir)
+	return paths{root, runDir}, err
+}
+
+// realFolder makes the folder and resolves symbolic links: mounts and cgroup
+// names are compared by text further down.
+func realFolder(path string) (string, error) {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return "", err
+	}
+	// Others may pass through: a container whose root is an unprivileged user
+	// must reach its own files below.
+	if err := os.MkdirAll(abs, 0o711); err != nil {
+		return "", err
+	}
+	return filepath.EvalSymlinks(abs)
+}
+
+func (p paths) state() string                { return filepath.Join(p.root, "state.db") }
+func (p paths) events() string               { return filepath.Join(p.root, "events") }
+func (p paths) runs() string                 { return filepath.Join(p.root, "runs") }
+func (p paths) run(id string) string         { return filepath.Join(p.root, "runs", id) }
+func (p paths) record(id string) string      { return filepath.Join(p.run(id), "unit.json") }
+func (p paths) unitLogs(unit string) string  { return filepath.Join(p.root, "logs", unit) }
+func (p paths) volume(name string) string    { return filepath.Join(p.root, "volumes", name, "data") }
+func (p paths) leases() string               { return filepath.Join(p.runDir, "network") }
+func (p paths) log(unit, inst string) string { return filepath.Join(p.unitLogs(unit), inst, "app.log") }

@@ -1,0 +1,77 @@
+package supervisor
+
+import (
+	"context"
+	"os"
+	"time"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/wherry-run/wherry/cgroup"
+	"github.com/wherry-run/wherry/image"
+	"github.com/wherry-run/wherry/runtime"
+	"github.com/wherry-run/wherry/runtime/network"
+)
+
+// What the supervisor needs of the parts below it. The real ones are
+// *runtime.Runtime, *network.Manager and *image.Store as they are; package
+// supervisortest has others.
+
+// starter makes containers.
+type starter interface {
+	Namespaces(ctx context.Context, run string) (*os.File, error)
+	Start(ctx context.Context, c runtime.Config) (runtime.Status, error)
+}
+
+// watcher says what is.
+type watcher interface {
+	List(ctx context.Context) ([]runtime.Status, error)
+	Events(ctx context.Context) <-chan runtime.Event
+	Stats(ctx context.Context, id string) (cgroup.Stats, error)
+}
+
+// ender ends containers.
+type ender interface {
+	Stop(ctx context.Context, id string, grace time.Duration) (runtime.Exit, error)
+	Kill(ctx context.Context, id string) error
+	Wait(ctx context.Context, id string) (runtime.Exit, error)
+	Remove(ctx context.Context, id string) error
+}
+
+// execer runs further processes.
+type execer interface {
+	Exec(ctx context.Context, id string, p runtime.Process) (runtime.Exit, error)
+}
+
+type containers interface {
+	starter
+	watcher
+	ender
+	execer
+	KeeperPid() int
+	Close() error
+}
+
+// networks connects runs.
+type networks interface {
+	Attach(ctx context.Context, ns *os.File, e network.Endpoint) (network.Lease, error)
+	Detach(ctx context.Context, run string) error
+	Repair(ctx context.Context, live []string) error
+	Leases() []network.Lease
+}
+
+// images gives root file systems.
+type images interface {
+	Pull(ctx context.Context, ref string, o image.PullOptions) (image.Image, error)
+	Get(ref string) (image.Image, error)
+	Prepare(ctx context.Context, digest, id, dir string, readOnly bool) ([]specs.Mount, error)
+	Release(id string) error
+	Leases() ([]string, error)
+	Close() error
+}
+
+var (
+	_ containers = (*runtime.Runtime)(nil)
+	_ networks   = (*network.Manager)(nil)
+	_ images     = (*image.Store)(nil)
+)

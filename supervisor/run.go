@@ -1,0 +1,135 @@
+package supervisor
+
+import (
+	"crypto/rand"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/wherry-run/wherry/runtime"
+	"github.com/wherry-run/wherry/runtime/network"
+	"github.com/wherry-run/wherry/supervisor/internal/state"
+	"github.com/wherry-run/wherry/supervisor/plan"
+)
+
+// container is the name of a unit's one container.
+const container = "app"
+
+// record lies beside each run, in runs/RUN/unit.json. It says what the run was
+// started as, and is enough to make the unit's part of a lost database again.
+type record struct {
+	Run      string         `json:"run"`
+	Instance string         `json:"instance"`
+	Restart  int            `json:"restart,omitempty"`
+	At       time.Time      `json:"at"`
+	Boot     string         `json:"boot,omitempty"`
+	Unit     state.Unit     `json:"unit"`
+	Revision state.Revision `json:"revision"`
+}
+
+// run is one start of an instance, as observed. Only the loop touches it.
+type run struct {
+	record
+	phase     plan.Phase
+	status    runtime.Status
+	startedAt time.Time
+	endedAt   time.Time
+	exit      *runtime.Exit
+	stopped   bool   // it was asked to end
+	failure   string // of a failed start
+	early     *runtime.Exit
+	lease     *network.Lease
+	gone      bool // nothing of it is left below us
+}
+
+func (r *run) id() string { return r.Run + "." + container }
+
+// move takes the run to the next phase; a move the table does not know is a
+// bug and changes nothing.
+func (r *run) move(next plan.Phase) error {
+	p, err := r.phase.To(next)
+	if err != nil {
+		return fmt.Errorf("run %s: %w", r.Run, err)
+	}
+	r.phase = p
+	return nil
+}
+
+// observed is the run as the plan sees it.
+func (r *run) observed() plan.Run {
+	o := plan.Run{ID: r.Run, Unit: r.Unit.Name, Instance: r.Instance, Revision: r.Revision.Number, Restart: r.Restart,
+		Phase: r.phase, StartedAt: r.startedAt, EndedAt: r.endedAt, Code: -1, Stopped: r.stopped, Error: r.failure}
+	if r.exit != nil && r.exit.Signal == "" && !r.exit.Unknown {
+		o.Code = r.exit.Code
+		o.Clean = r.exit.Code == 0
+	}
+	return o
+}
+
+// alphabet of run ids: no letters that look like digits.
+const alphabet = "23456789abcdefghjkmnpqrstvwxyz"
+
+// newName makes up a name: prefix, a hyphen and four characters.
+func newName(prefix string, taken func(string) bool) string {
+	for {
+		b := make([]byte, 4)
+		_, _ = rand.Read(b) // never fails
+		for i := range b {
+			b[i] = alphabet[int(b[i])%len(alphabet)]
+		}
+		if name := prefix + "-" + string(b); !taken(name) {
+			return name
+		}
+	}
+}
+
+// writeRecord makes the run's folder. It is not synced: a reboot ends the run.
+func writeRecord(p paths, rec record) error {
+	raw, err := json.Marshal(rec)
+	if err != nil {
+		return err
+	}
+	path := p.record(rec.Run)
+	if err := os.MkdirAll(filepath.Dir(path), 0o711); err != nil {
+		return err
+	}
+	if err := os.WriteFile(path+".new", raw, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(path+".new", path)
+}
+
+// readRecords reads what lies in runs/. A folder without a record that can be
+// read is one that a start left before its first step was done; its name has
+// an empty record.
+func readRecords(p paths) (map[string]record, error) {
+	entries, err := os.ReadDir(p.runs())
+	if err != nil && !os.IsNotExist(err) {
+		return nil, err
+	}
+	all := map[string]record{}
+	for _, e := range entries {
+		if !e.IsDir() || strings.HasPrefix(e.Name(), ".") {
+			continue
+		}
+		var rec record
+		raw, err := os.ReadFile(p.record(e.Name()))
+		if err == nil {
+			err = json.Unmarshal(raw, &rec)
+		}
+		if err != nil || rec.Run != e.Name() || len(rec.Revision.Definition.Containers) == 0 {
+			rec = record{}
+		}
+		all[e.Name()] = rec
+	}
+	return all, nil
+}
+
+// exists is false only if there is certainly nothing at path.
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil || !os.IsNotExist(err)
+}

@@ -1,0 +1,369 @@
+package supervisor
+
+import (
+	"context"
+	"path"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/wherry-run/wherry/cgroup"
+	"github.com/wherry-run/wherry/supervisor/api"
+	"github.com/wherry-run/wherry/supervisor/internal/state"
+	"github.com/wherry-run/wherry/supervisor/plan"
+	"github.com/wherry-run/wherry/supervisor/unit"
+)
+
+// snapshot is what everybody but the loop sees. It never changes; the next one
+// takes its place.
+type snapshot struct {
+	entries  []*entry // by name
+	warnings []string
+	changed  chan struct{} // closed when there is a newer one
+}
+
+// entry is one unit of a snapshot.
+type entry struct {
+	unit      api.Unit
+	serial    uint64
+	restart   int
+	lazy      bool
+	revs      []state.Revision
+	rev       *state.Revision
+	instances []instance
+	live      int // runs that have not ended
+	readers   *atomic.Int32
+	// final says that nothing more will happen by itself to the first
+	// instance; exit is how it ended, if it ever ran.
+	final bool
+	exit  *api.Exit
+}
+
+// instance is what waiters need besides the API's view.
+type instance struct {
+	name    string
+	run     string // that runs
+	current bool   // it is of the wanted revision and restart
+	starts  int
+	failed  int
+	err     error // of the latest start, if it failed
+}
+
+func newSnapshot() *snapshot { return &snapshot{changed: make(chan struct{})} }
+
+func (s *snapshot) find(name string) *entry {
+	i, ok := slices.BinarySearchFunc(s.entries, name, func(e *entry, n string) int { return strings.Compare(e.unit.Name, n) })
+	if !ok {
+		return nil
+	}
+	return s.entries[i]
+}
+
+// publish makes the next snapshot. Only units that changed are built anew.
+func (l *loop) publish(now time.Time) {
+	old := l.snap.Load()
+	var dirty []*wanted
+	for _, w := range l.units {
+		if w.dirty {
+			dirty = append(dirty, w)
+		}
+	}
+	if len(dirty) == 0 && len(old.entries) == len(l.units) && slices.Equal(old.warnings, l.warnings) {
+		// As many as before and none changed: one cannot have taken another's
+		// place, for a new one is dirty.
+		return
+	}
+	next := newSnapshot()
+	next.warnings = l.warnings
+	fresh := make(map[string]*entry, len(dirty))
+	runs := l.runsOf(dirty)
+	for _, w := range dirty {
+		fresh[w.rec.Name] = l.entry(w, runs[w.rec.Name], now)
+		w.dirty = false
+	}
+	next.entries = make([]*entry, 0, len(l.units))
+	for _, e := range old.entries {
+		w := l.units[e.unit.Name]
+		if w != nil && w.serial == e.serial && fresh[e.unit.Name] == nil {
+			next.entries = append(next.entries, e)
+		}
+	}
+	for _, e := range fresh {
+		next.entries = append(next.entries, e)
+	}
+	slices.SortFunc(next.entries, func(a, b *entry) int { return strings.Compare(a.unit.Name, b.unit.Name) })
+	l.snap.Store(next)
+	close(old.changed)
+}
+
+func (l *loop) runsOf(units []*wanted) map[string][]*run {
+	byUnit := make(map[string][]*run, len(units))
+	for _, w := range units {
+		byUnit[w.rec.Name] = nil
+	}
+	for _, r := range l.runs {
+		if list, ok := byUnit[r.Unit.Name]; ok {
+			byUnit[r.Unit.Name] = append(list, r)
+		}
+	}
+	return byUnit
+}
+
+// entry builds one unit.
+func (l *loop) entry(w *wanted, runs []*run, now time.Time) *entry {
+	d, rev, def := w.desired(), w.revision(), w.def()
+	if l.ending && d.Intent == plan.Running {
+		d.Intent = plan.Stopped
+	}
+	memory := map[string]plan.Attempts{}
+	names := make([]string, 0, def.Replicas)
+	for n := 1; n <= def.Replicas; n++ {
+		names = append(names, plan.Instance(def.Name, n))
+	}
+	observed := make([]plan.Run, 0, len(runs))
+	for _, r := range runs {
+		observed = append(observed, r.observed())
+		if !slices.Contains(names, r.Instance) && !r.phase.Ended() {
+			names = append(names, r.Instance)
+		}
+	}
+	for _, name := range names {
+		if a, ok := l.attempts[name]; ok {
+			memory[name] = a.Attempts
+		}
+	}
+	e := &entry{serial: w.serial, restart: w.rec.Restart, lazy: w.lazy(), revs: w.revs, rev: rev, readers: w.readers,
+		unit: api.Unit{Name: def.Name, Kind: string(def.Kind), Intent: string(w.rec.Intent), Revision: rev.Number,
+			Image: w.app().Image, Command: w.app().Command, Network: def.Network, Replicas: def.Replicas,
+			CreatedAt: w.rec.CreatedAt, Labels: def.Labels, Ports: portsOf(def, runs), Instances: []api.Instance{}}}
+	e.unit.State = plan.State(d, observed, memory, w.waits)
+	for _, name := range names {
+		i, v := l.instance(w, name, runs)
+		i.State = plan.InstanceState(d, name, observed, memory, w.waits)
+		e.unit.Instances = append(e.unit.Instances, i)
+		e.instances = append(e.instances, v)
+		e.unit.Restarts += i.Restarts
+		if i.State == plan.StateRunning {
+			e.unit.Running++
+		}
+		if e.unit.Reason == "" && i.State != plan.StateRunning {
+			e.unit.Reason = i.Reason
+		}
+	}
+	for _, r := range runs {
+		if !r.phase.Ended() {
+			e.live++
+		}
+	}
+	if p, ok := l.pending[def.Name]; ok {
+		e.unit.Pending = &p
+	}
+	if w.word != e.unit.State {
+		w.word, w.since = e.unit.State, now
+	}
+	e.unit.Since = w.since
+	l.finality(e)
+	return e
+}
+
+// finality tells whether the unit's first instance has ended for good.
+func (l *loop) finality(e *entry) {
+	if len(e.unit.Instances) == 0 {
+		e.final = e.live == 0
+		return
+	}
+	first := e.unit.Instances[0]
+	e.exit = first.Exit
+	switch first.State {
+	case plan.StateCompleted, plan.StateFailed, plan.StateStopped:
+		e.final = true
+	}
+}
+
+// instance builds one slot: its live run if it has one, else its last.
+func (l *loop) instance(w *wanted, name string, runs []*run) (api.Instance, instance) {
+	a := l.attempts[name]
+	i := api.Instance{Name: name, Restarts: a.Restarts, Attempt: a.Failures, LogPath: l.paths.log(w.rec.Name, name)}
+	v := instance{name: name, starts: l.starting[name], failed: l.failed[name], err: l.failures[name]}
+	if a.Ended != nil {
+		i.Run, i.Revision, i.StartedAt, i.EndedAt, i.Exit = a.Ended.Run, a.Ended.Revision, a.Ended.StartedAt, a.Ended.EndedAt, wireExit(a.Ended)
+	}
+	if v.err != nil || a.Done {
+		i.Error = a.Error
+		i.Reason = a.Error
+	}
+	for _, wait := range w.waits {
+		if wait.Instance == name {
+			i.NextTry, i.Reason = wait.Until, wait.Reason
+		}
+	}
+	r := newest(name, runs)
+	if r == nil {
+		return i, v
+	}
+	i.Run, i.Revision, i.StartedAt, i.EndedAt = r.Run, r.Revision.Number, r.startedAt, time.Time{}
+	i.Pid, i.Cgroup = r.status.Pid, r.status.Cgroup
+	i.Exit = nil
+	if r.lease != nil {
+		i.Address = r.lease.Address.Addr().String()
+	}
+	v.current = r.Revision.Number == w.rec.Revision && r.Restart >= w.rec.Restart
+	if r.phase == plan.Up {
+		v.run = r.Run
+	}
+	return i, v
+}
+
+// newest is the live run of an instance; the younger of two.
+func newest(instance string, runs []*run) *run {
+	var found *run
+	for _, r := range runs {
+		if r.Instance == instance && !r.phase.Ended() && (found == nil || r.At.After(found.At)) {
+			found = r
+		}
+	}
+	return found
+}
+
+// portsOf are the unit's ports, random ones filled in from a run that has them.
+func portsOf(def *unit.Unit, runs []*run) []unit.Port {
+	ports := slices.Clone(def.Ports)
+	for _, r := range runs {
+		if r.lease == nil || r.phase.Ended() {
+			continue
+		}
+		for _, got := range r.lease.Ports {
+			for i, p := range ports {
+				if p.HostPort == 0 && p.Port == int(got.Port) && p.Protocol == got.Protocol {
+					ports[i].HostPort = int(got.HostPort)
+				}
+			}
+		}
+	}
+	return ports
+}
+
+// Units returns the current snapshot, sorted by name. It never blocks on work.
+func (s *Supervisor) Units() []api.Unit {
+	snap := s.snap.Load()
+	list := make([]api.Unit, len(snap.entries))
+	for i, e := range snap.entries {
+		list[i] = e.unit
+	}
+	return list
+}
+
+// Unit returns one unit by its exact name.
+func (s *Supervisor) Unit(ctx context.Context, name string) (api.UnitDetail, error) {
+	e := s.snap.Load().find(name)
+	if e == nil {
+		return api.UnitDetail{}, noSuchUnit(name)
+	}
+	d := api.UnitDetail{Unit: e.unit, Definition: e.rev.Definition, Source: e.rev.Source, Text: e.rev.Text, Digest: e.rev.Digest}
+	for _, r := range slices.Backward(e.revs) {
+		d.Revisions = append(d.Revisions, api.Revision{Number: r.Number, AppliedAt: r.AppliedAt, By: r.By, Source: r.Source, Digest: r.Digest})
+	}
+	for _, i := range e.instances {
+		if i.run == "" {
+			continue
+		}
+		limited, cancel := context.WithTimeout(ctx, statsLimit)
+		st, err := s.rt.Stats(limited, i.run+"."+container)
+		cancel()
+		if err != nil {
+			continue // it ended meanwhile, or hangs; a detail less
+		}
+		if d.Stats == nil {
+			d.Stats = map[string]cgroup.Stats{}
+		}
+		d.Stats[i.name] = st
+	}
+	return d, nil
+}
+
+const statsLimit = 2 * time.Second
+
+// Match resolves names, unique prefixes and globs to unit names.
+func (s *Supervisor) Match(patterns []string) ([]string, error) {
+	snap := s.snap.Load()
+	var found []string
+	for _, p := range patterns {
+		names, err := snap.match(p)
+		if err != nil {
+			return nil, err
+		}
+		for _, n := range names {
+			if !slices.Contains(found, n) {
+				found = append(found, n)
+			}
+		}
+	}
+	return found, nil
+}
+
+func (s *snapshot) match(pattern string) ([]string, error) {
+	if s.find(pattern) != nil {
+		return []string{pattern}, nil
+	}
+	glob := strings.ContainsAny(pattern, "*?[")
+	var names []string
+	for _, e := range s.entries {
+		hit := strings.HasPrefix(e.unit.Name, pattern)
+		if glob {
+			var err error
+			if hit, err = path.Match(pattern, e.unit.Name); err != nil {
+				return nil, invalid("pattern %s: %w", pattern, err)
+			}
+		}
+		if hit {
+			names = append(names, e.unit.Name)
+		}
+	}
+	switch {
+	case len(names) == 0 || pattern == "":
+		return nil, noSuchUnit(pattern)
+	case len(names) > 1 && !glob:
+		return nil, ambiguous(pattern, names)
+	}
+	return names, nil
+}
+
+// ring remembers how the last units that were removed had ended, for waiters
+// that come late.
+type ring struct {
+	mu   sync.Mutex
+	next int
+	list [256]gone
+}
+
+type gone struct {
+	unit   string
+	serial uint64
+	exit   *api.Exit
+}
+
+// put remembers the first instance of a unit.
+func (r *ring) put(w *wanted, instance string, a state.Attempts) {
+	if instance != plan.Instance(w.rec.Name, 1) {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.list[r.next%len(r.list)] = gone{w.rec.Name, w.serial, wireExit(a.Ended)}
+	r.next++
+}
+
+// get finds a removed unit: by its serial, or the latest of its name if that is 0.
+func (r *ring) get(unit string, serial uint64) *api.Exit {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for n := r.next - 1; n >= 0 && n >= r.next-len(r.list); n-- {
+		g := r.list[n%len(r.list)]
+		if g.unit == unit && (serial == 0 || g.serial == serial) {
+			return g.exit
+		}
+	}
+	return nil
+}

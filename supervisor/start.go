@@ -1,0 +1,295 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"os"
+	"slices"
+	"strconv"
+	"time"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/wherry-run/wherry/image"
+	"github.com/wherry-run/wherry/runtime"
+	"github.com/wherry-run/wherry/runtime/network"
+	"github.com/wherry-run/wherry/runtime/spec"
+	"github.com/wherry-run/wherry/supervisor/api"
+	"github.com/wherry-run/wherry/supervisor/event"
+	"github.com/wherry-run/wherry/supervisor/unit"
+)
+
+// start is one start of an instance: a list of steps. It runs in a goroutine
+// of its own and gives its result to the loop.
+type start struct {
+	s      *Supervisor
+	rec    record
+	reason string
+	starts chan struct{} // bounds how many are made at once
+	pulls  chan struct{}
+
+	img      image.Image
+	rootfs   []specs.Mount
+	mounts   []specs.Mount
+	populate []runtime.Populate
+	ns       *os.File
+	lease    *network.Lease
+	result   spec.Result
+	status   runtime.Status
+	made     bool // there is something to undo
+}
+
+type startResult struct {
+	run    string
+	reason string
+	status runtime.Status
+	lease  *network.Lease
+	err    error
+	clean  bool // after an error: nothing is left
+}
+
+// run does the steps, and undoes them if one fails.
+func (st *start) run(ctx context.Context) startResult {
+	res := startResult{run: st.rec.Run, reason: st.reason, clean: true}
+	res.err = st.steps(ctx)
+	if st.ns != nil {
+		st.ns.Close()
+	}
+	if res.err == nil {
+		res.status, res.lease = st.status, st.lease
+		return res
+	}
+	if errors.Is(res.err, errDied) || !st.made {
+		return res
+	}
+	undo, cancel := detached(ctx)
+	defer cancel()
+	err := cleanup{s: st.s, run: st.rec.Run}.once(undo)
+	if errors.Is(err, errDied) {
+		res.err = err
+		return res
+	}
+	if err != nil {
+		res.clean = false // the plan removes the failed run, with the same code
+		st.s.event(api.Event{Type: event.Cleanup, Unit: st.rec.Unit.Name, Instance: st.rec.Instance, Run: st.rec.Run,
+			Message: "left over after a failed start, tried again: " + err.Error()})
+	}
+	return res
+}
+
+func (st *start) steps(ctx context.Context) error {
+	if err := st.do(ctx, stepPull, st.pull); err != nil {
+		return err
+	}
+	select {
+	case st.starts <- struct{}{}:
+		defer func() { <-st.starts }()
+	case <-ctx.Done():
+		return st.fail(stepPull, ctx.Err())
+	}
+	st.s.post(pulled{st.rec.Run, st.img.Digest})
+	for _, step := range []struct {
+		name string
+		do   func(context.Context) error
+	}{
+		{stepRecord, st.record},
+		{stepRootfs, st.prepare},
+		{stepVolumes, st.volumes},
+		{stepNetwork, st.attach},
+		{stepFiles, st.files},
+		{stepSpec, st.build},
+		{stepProcess, st.process},
+	} {
+		if err := st.do(ctx, step.name, step.do); err != nil {
+			return err
+		}
+	}
+	if st.s.fault("started") {
+		return errDied
+	}
+	return nil
+}
+
+func (st *start) do(ctx context.Context, name string, f func(context.Context) error) error {
+	if st.s.fault(name) {
+		return errDied
+	}
+	err := ctx.Err()
+	if err == nil {
+		err = f(ctx)
+	}
+	if err == nil {
+		return nil
+	}
+	return st.fail(name, err)
+}
+
+func (st *start) fail(step string, err error) error {
+	return &StartError{Unit: st.rec.Unit.Name, Instance: st.rec.Instance, Step: step, Err: err}
+}
+
+func (st *start) app() *unit.Container { return &st.rec.Revision.Definition.Containers[0] }
+
+// pull makes the image present. What its name means is asked once per
+// revision: all replicas and later starts use the same digest, and if that is
+// here, no registry is needed.
+func (st *start) pull(ctx context.Context) error {
+	app, key := st.app(), st.rec.Unit.Name+"/"+strconv.Itoa(st.rec.Revision.Number)+"/"+st.rec.Revision.AppliedAt.String()
+	if d := st.rec.Revision.Digest; d != "" {
+		return st.pullDigest(ctx, d)
+	}
+	k, err := st.s.resolving.lock(ctx, key)
+	if err != nil {
+		return err
+	}
+	defer st.s.resolving.unlock(key, k)
+	if k.digest != "" {
+		return st.pullDigest(ctx, k.digest)
+	}
+	policy := image.Policy(app.PullPolicy)
+	if policy != image.Always {
+		if st.img, err = st.s.img.Get(app.Image); err == nil {
+			k.digest = st.img.Digest
+			return nil
+		}
+	}
+	if st.img, err = st.fetch(ctx, app.Image, policy); err != nil {
+		return err
+	}
+	k.digest = st.img.Digest
+	return nil
+}
+
+func (st *start) pullDigest(ctx context.Context, digest string) error {
+	var err error
+	if st.img, err = st.s.img.Get(digest); err == nil {
+		return nil
+	}
+	policy := image.Policy(st.app().PullPolicy)
+	if policy == image.Always {
+		policy = image.Missing
+	}
+	st.img, err = st.fetch(ctx, byDigest(st.app().Image, digest), policy)
+	return err
+}
+
+func (st *start) fetch(ctx context.Context, ref string, policy image.Policy) (image.Image, error) {
+	select {
+	case st.pulls <- struct{}{}:
+		defer func() { <-st.pulls }()
+	case <-ctx.Done():
+		return image.Image{}, ctx.Err()
+	}
+	return st.s.img.Pull(ctx, ref, image.PullOptions{Policy: policy})
+}
+
+func (st *start) record(context.Context) error {
+	st.made = true
+	st.rec.Revision.Digest = st.img.Digest
+	return writeRecord(st.s.paths, st.rec)
+}
+
+func (st *start) prepare(ctx context.Context) (err error) {
+	st.rootfs, err = st.s.img.Prepare(ctx, st.img.Digest, st.rec.Run, st.s.paths.run(st.rec.Run), st.app().ReadOnly)
+	return err
+}
+
+func (st *start) attach(ctx context.Context) error {
+	def := &st.rec.Revision.Definition
+	if def.Network != "bridge" {
+		return nil
+	}
+	ns, err := st.s.rt.Namespaces(ctx, st.rec.Run)
+	if err != nil {
+		return err
+	}
+	st.ns = ns
+	kept := st.rec.Unit.Ports
+	lease, err := st.s.net.Attach(ctx, ns, st.endpoint(kept))
+	if errors.Is(err, network.ErrPortTaken) && len(kept) > 0 {
+		// A port that was drawn earlier is only a preference.
+		lease, err = st.s.net.Attach(ctx, ns, st.endpoint(nil))
+	}
+	if err != nil {
+		return err
+	}
+	st.lease = &lease
+	return nil
+}
+
+func (st *start) endpoint(kept map[string]uint16) network.Endpoint {
+	e := network.Endpoint{Run: st.rec.Run, Unit: st.rec.Unit.Name}
+	for _, p := range st.rec.Revision.Definition.Ports {
+		np := network.Port{HostPort: uint16(p.HostPort), Port: uint16(p.Port), Protocol: p.Protocol, Share: st.rec.Unit.Name}
+		if np.HostPort == 0 {
+			np.HostPort = kept[portKey(np.Port, np.Protocol)]
+		}
+		np.HostIP, _ = netip.ParseAddr(p.HostIP) // checked by the parser; empty is all
+		e.Ports = append(e.Ports, np)
+	}
+	return e
+}
+
+func portKey(port uint16, protocol string) string { return fmt.Sprintf("%d/%s", port, protocol) }
+
+// randomPort tells whether the unit leaves the choice of the host port to us.
+func randomPort(def *unit.Unit, port uint16, protocol string) bool {
+	return slices.ContainsFunc(def.Ports, func(p unit.Port) bool {
+		return p.Port == int(port) && p.Protocol == protocol && p.HostPort == 0
+	})
+}
+
+func (st *start) build(context.Context) error {
+	app, dir := st.app(), st.s.paths.run(st.rec.Run)
+	kind := map[string]spec.Network{"bridge": spec.Private, "host": spec.Host, "none": spec.None}[st.rec.Revision.Definition.Network]
+	c := st.img.Config
+	img := spec.Image{Entrypoint: c.Entrypoint, Cmd: c.Cmd, Env: c.Env, User: c.User, WorkingDir: c.WorkingDir,
+		StopSignal: c.StopSignal, Volumes: c.Volumes}
+	want := spec.Container{
+		Hostname: hostname(st.rec.Instance), Entrypoint: app.Entrypoint, Command: app.Command, Env: environment(app.Environment),
+		WorkingDir: app.WorkingDir, User: app.User, StopSignal: app.StopSignal, ReadOnly: app.ReadOnly,
+		CapAdd: app.CapAdd, CapDrop: app.CapDrop, Limits: app.Limits, Mounts: st.mounts, Network: kind,
+		HostsPath: dir + "/hosts", HostnamePath: dir + "/hostname", ResolvConfPath: dir + "/resolv.conf",
+	}
+	res, err := spec.Build(img, want)
+	if err != nil {
+		return err
+	}
+	if len(res.Volumes) > 0 {
+		for _, target := range res.Volumes {
+			m, err := st.anonymous(len(st.mounts), unit.Volume{Target: target})
+			if err != nil {
+				return err
+			}
+			st.mounts = append(st.mounts, m)
+		}
+		want.Mounts = sortMounts(st.mounts)
+		if res, err = spec.Build(img, want); err != nil {
+			return err
+		}
+	}
+	st.result = res
+	return nil
+}
+
+func environment(env map[string]string) []string {
+	var list []string
+	for _, k := range slices.Sorted(maps.Keys(env)) {
+		list = append(list, k+"="+env[k])
+	}
+	return list
+}
+
+func (st *start) process(ctx context.Context) (err error) {
+	app := st.app()
+	st.status, err = st.s.rt.Start(ctx, runtime.Config{
+		Unit: st.rec.Unit.Name, Instance: st.rec.Instance, Run: st.rec.Run, Container: container,
+		Spec: st.result.Spec, User: st.result.User, Rootfs: st.rootfs, Populate: st.populate, Init: app.Init, NetNS: st.ns,
+		StopSignal: st.result.StopSignal, StopGracePeriod: time.Duration(app.StopGracePeriod),
+		Log: runtime.LogConfig{Path: st.s.paths.log(st.rec.Unit.Name, st.rec.Instance), MaxSize: app.Logging.MaxSize, MaxFile: app.Logging.MaxFile},
+	})
+	return err
+}

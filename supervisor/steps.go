@@ -1,0 +1,56 @@
+package supervisor
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/wherry-run/wherry/runtime"
+)
+
+// The steps of a start, in order. The name stands in errors, logs and events,
+// and is a fault point for tests. What the steps did is undone by the steps of
+// a clean-up, in cleanup.go, which work from disk.
+const (
+	stepPull    = "pull"
+	stepRecord  = "record"
+	stepRootfs  = "rootfs"
+	stepVolumes = "volumes"
+	stepNetwork = "network"
+	stepFiles   = "files"
+	stepSpec    = "spec"
+	stepProcess = "process"
+)
+
+// The steps of a clean-up, in order.
+const (
+	stepContainer = "container"
+	stepDetach    = "detach"
+	stepRelease   = "release"
+	stepFolder    = "folder"
+)
+
+// StartError says which step of a start failed.
+type StartError struct {
+	Unit     string
+	Instance string
+	Step     string
+	Err      error
+}
+
+func (e *StartError) Error() string {
+	return fmt.Sprintf("unit %s: container %s: %s", e.Unit, e.Instance, e.detail())
+}
+
+func (e *StartError) Unwrap() error { return e.Err }
+
+// detail is the step and its cause. The runtime names its own steps.
+func (e *StartError) detail() string {
+	var inner *runtime.StepError
+	if e.Step == stepProcess && errors.As(e.Err, &inner) {
+		return e.Err.Error()
+	}
+	return fmt.Sprintf("%s: %v", e.Step, e.Err)
+}
+
+// errDied ends everything at once, as a kill would. Only tests make it happen.
+var errDied = errors.New("died at a fault point")
