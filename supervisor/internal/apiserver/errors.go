@@ -8,6 +8,7 @@ import (
 	"github.com/wherry-run/wherry/image"
 	"github.com/wherry-run/wherry/runtime"
 	"github.com/wherry-run/wherry/supervisor/api"
+	"github.com/wherry-run/wherry/supervisor/unit"
 )
 
 // kinds says which code an error gets; the first match counts.
@@ -54,9 +55,14 @@ var statuses = map[string]int{
 func toAPI(err error) *api.Error {
 	e := &api.Error{Code: api.CodeInternal}
 	var given *api.Error
-	if errors.As(err, &given) {
+	var mistakes unit.Errors
+	var mistake *unit.Error
+	switch {
+	case errors.As(err, &given):
 		*e = *given
-	} else {
+	case errors.As(err, &mistakes), errors.As(err, &mistake):
+		e.Code = api.CodeInvalid
+	default:
 		for _, k := range kinds {
 			if errors.Is(err, k.err) {
 				e.Code = k.code

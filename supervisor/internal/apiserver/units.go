@@ -46,7 +46,7 @@ func (s *Server) getUnits(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (s *Server) getUnit(w http.ResponseWriter, r *http.Request) error {
-	name, err := s.one(r.PathValue("name"))
+	name, err := s.unitOf(r.PathValue("name"))
 	if err != nil {
 		return err
 	}
@@ -94,6 +94,18 @@ func (s *Server) one(pattern string) (string, error) {
 		return names[0], nil
 	}
 	return "", fmt.Errorf("%w %s: %v", api.ErrAmbiguous, pattern, names)
+}
+
+// unitOf resolves the name of a unit or of one of its instances to the unit's.
+func (s *Server) unitOf(name string) (string, error) {
+	for _, u := range s.Backend.Units() {
+		for _, i := range u.Instances {
+			if i.Name == name {
+				return u.Name, nil
+			}
+		}
+	}
+	return s.one(name)
 }
 
 // target resolves the target of logs and exec: an instance by its exact name,

@@ -1,0 +1,75 @@
+package ctl
+
+import (
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/wherry-run/wherry/cmd/internal/term"
+	"github.com/wherry-run/wherry/supervisor/api"
+)
+
+func eventsCommand(a *app) *cobra.Command {
+	var follow bool
+	var since uint64
+	var f formatFlags
+	c := &cobra.Command{
+		Use:   "events [UNIT...]",
+		Short: "What happened",
+		Example: `  wherry ctl events web
+  wherry ctl events -f
+  wherry ctl events --since 4711 --format json`,
+		Long:              "Each event has a number; --since goes on after one. As JSON, one event a line.",
+		ValidArgsFunction: a.completeUnits,
+		RunE: func(c *cobra.Command, args []string) error {
+			format, err := f.parse()
+			if err != nil {
+				return err
+			}
+			wanted := map[string]bool{}
+			for _, name := range args {
+				wanted[name] = true
+			}
+			for e, err := range a.client().Events(c.Context(), since, follow) {
+				if err != nil {
+					return a.cannot("read events", "", err)
+				}
+				if len(wanted) > 0 && !wanted[e.Unit] && !wanted[e.Instance] {
+					continue
+				}
+				if err := a.printEvent(e, format); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	}
+	f.add(c, "")
+	c.Flags().BoolVarP(&follow, "follow", "f", false, "wait for more")
+	c.Flags().Uint64Var(&since, "since", 0, "only those after this number")
+	return c
+}
+
+func (a *app) printEvent(e api.Event, format term.Format) error {
+	switch {
+	case format.JSON:
+		return term.PrintJSONLine(a.out, e)
+	case !format.Table():
+		return format.Print(a.out, e)
+	}
+	at := e.Time.Format(time.RFC3339)
+	if a.out.People() {
+		at = e.Time.Local().Format(time.DateTime)
+	}
+	text := e.Message
+	switch {
+	case e.Instance != "":
+		text = e.Instance + ": " + text
+	case e.Unit != "":
+		text = e.Unit + ": " + text
+	}
+	if e.By != "" {
+		text += " (by " + e.By + ")"
+	}
+	return a.print("%s  %d  %-12s %s\n", at, e.Seq, e.Type, term.Clean(text))
+}

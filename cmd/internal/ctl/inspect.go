@@ -1,0 +1,50 @@
+package ctl
+
+import (
+	"github.com/spf13/cobra"
+
+	"github.com/wherry-run/wherry/cmd/internal/term"
+	"github.com/wherry-run/wherry/supervisor/api"
+)
+
+func inspectCommand(a *app) *cobra.Command {
+	var text string
+	c := &cobra.Command{
+		Use:   "inspect UNIT|INSTANCE...",
+		Short: "Everything about units, as JSON or through a template",
+		Example: `  wherry ctl inspect web
+  wherry ctl inspect -f '{{.State.ExitCode}}' migrate
+  wherry ctl inspect -f '{{.State.Pid}} {{.NetworkSettings.IPAddress}}' web.2`,
+		Long: `Without -f the API's own types, a list. A template sees a Docker-shaped view:
+Id Name Created Image RestartCount LogPath State Config HostConfig Mounts
+NetworkSettings, and of ours Intent Reason Revision Replicas Active Definition
+Revisions Instances. An exit that nobody could see has the code 255.`,
+		Args:              cobra.MinimumNArgs(1),
+		ValidArgsFunction: a.completeUnits,
+		RunE: func(c *cobra.Command, args []string) error {
+			format, err := term.ParseFormat(text)
+			if err != nil {
+				return &term.Failure{Code: term.ExitUsage, Err: err}
+			}
+			details := make([]api.UnitDetail, 0, len(args))
+			for _, name := range args {
+				d, err := a.client().Unit(c.Context(), name)
+				if err != nil {
+					return a.cannot("inspect", name, err)
+				}
+				details = append(details, d)
+			}
+			if format.Table() || format.JSON {
+				return term.PrintJSON(a.out, details)
+			}
+			for n, d := range details {
+				if err := format.Print(a.out, newInspectView(d, args[n])); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	}
+	c.Flags().StringVarP(&text, "format", "f", "json", "json, or a template for each unit")
+	return c
+}

@@ -1,0 +1,99 @@
+package ctl
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/wherry-run/wherry/cmd/internal/term"
+	"github.com/wherry-run/wherry/supervisor/api"
+	"github.com/wherry-run/wherry/supervisor/plan"
+)
+
+// statusOf is each named unit in detail. It fails if one of them is not
+// running.
+func (a *app) statusOf(ctx context.Context, patterns []string, format term.Format) error {
+	units, err := a.client().Units(ctx, patterns...)
+	if err != nil {
+		return a.cannot("get the status of", strings.Join(patterns, " "), err)
+	}
+	details := make([]api.UnitDetail, 0, len(units))
+	down := false
+	for _, u := range units {
+		d, err := a.client().Unit(ctx, u.Name)
+		if err != nil {
+			return a.cannot("get the status of", u.Name, err)
+		}
+		down = down || d.State != plan.StateRunning
+		details = append(details, d)
+	}
+	if format.Table() {
+		for n, d := range details {
+			if n > 0 {
+				_ = a.print("\n")
+			}
+			if err := a.unitStatus(d); err != nil {
+				return err
+			}
+		}
+	} else if err := term.PrintEach(a.out, format, details); err != nil {
+		return err
+	}
+	if down {
+		return term.Code(term.ExitNotRunning)
+	}
+	return nil
+}
+
+// unitStatus is one unit in detail.
+func (a *app) unitStatus(d api.UnitDetail) error {
+	now := time.Now()
+	head := term.NewTable()
+	field := func(name, text string) {
+		if text != "" {
+			head.Cells(term.Cell{Text: name, Style: term.Faint}, term.Cell{Text: text})
+		}
+	}
+	state := d.State
+	if since := a.out.Since(d.Since, now); since != "" {
+		state += ", since " + since
+	}
+	head.Cells(term.Cell{Text: "unit", Style: term.Faint}, term.Cell{Text: d.Name, Style: term.Bold})
+	head.Cells(term.Cell{Text: "state", Style: term.Faint}, term.Cell{Text: state, Style: stateStyle(d.State)})
+	field("why", unitNote(d.Unit))
+	field("intent", d.Intent)
+	field("ready", fmt.Sprintf("%d of %d", d.Running, d.Replicas))
+	field("restarts", fmt.Sprint(d.Restarts))
+	field("image", d.Image)
+	field("digest", d.Digest)
+	field("command", strings.Join(d.Command, " "))
+	field("network", join(", ", d.Network, portList(d.Ports)))
+	if len(d.Revisions) > 0 {
+		r := d.Revisions[0]
+		field("revision", join(", ", fmt.Sprint(r.Number), r.AppliedAt.Format(time.RFC3339), "by "+r.By, r.Source))
+	}
+	if err := head.Print(a.out); err != nil || len(d.Instances) == 0 {
+		return err
+	}
+	_ = a.print("\n")
+	t := term.NewTable("INSTANCE", "STATE", "PID", "ADDRESS", "MEMORY", "RESTARTS", "STARTED", "NOTE")
+	for _, i := range d.Instances {
+		t.Cells(term.Cell{Text: i.Name}, term.Cell{Text: i.State, Style: stateStyle(i.State)}, term.Cell{Text: pidText(i.Pid)},
+			term.Cell{Text: i.Address}, term.Cell{Text: memoryText(d, i.Name)}, term.Cell{Text: fmt.Sprint(i.Restarts)},
+			term.Cell{Text: a.out.Since(i.StartedAt, now)}, term.Cell{Text: a.instanceNote(i, now, "")})
+	}
+	return t.Print(a.out)
+}
+
+// memoryText is an instance's memory, of its limit if there is one.
+func memoryText(d api.UnitDetail, instance string) string {
+	s, ok := d.Stats[instance]
+	if !ok {
+		return ""
+	}
+	if s.MemoryLimit == 0 {
+		return term.Size(s.MemoryWorking)
+	}
+	return term.Size(s.MemoryWorking) + "/" + term.Size(s.MemoryLimit)
+}

@@ -1,0 +1,57 @@
+package ctl
+
+import (
+	"errors"
+
+	"github.com/spf13/cobra"
+
+	"github.com/wherry-run/wherry/cmd/internal/term"
+	"github.com/wherry-run/wherry/supervisor/unit"
+)
+
+func validateCommand(a *app) *cobra.Command {
+	var quiet bool
+	c := &cobra.Command{
+		Use:   "validate FILE|FOLDER|-...",
+		Short: "Check unit files, without a daemon",
+		Example: `  wherry ctl validate web.yaml
+  wherry ctl validate /etc/wherry/units`,
+		Long: "Prints each mistake with file:line:column. Ends with 2 if there is one.",
+		Args: cobra.MinimumNArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			files, err := a.readFiles(args)
+			if err != nil {
+				return err
+			}
+			var all []error
+			byName := map[string]string{}
+			for _, f := range files {
+				u, warnings, err := unit.Parse(f.Source, []byte(f.Text), unit.Options{
+					ReadFile: func(name string) ([]byte, error) { return readBeside(f.Source, name) }})
+				for _, w := range warnings {
+					term.Warn(a.err, w.String())
+				}
+				switch other, twice := byName[u.Name]; {
+				case err != nil:
+					all = append(all, err)
+					continue
+				case twice:
+					all = append(all, errors.New(f.Source+": unit "+u.Name+" stands in "+other+" too"))
+					continue
+				}
+				byName[u.Name] = f.Source
+				if !quiet {
+					if err := a.print("%s: unit %s is valid\n", f.Source, u.Name); err != nil {
+						return err
+					}
+				}
+			}
+			if len(all) > 0 {
+				return &term.Failure{Code: term.ExitUsage, Err: errors.Join(all...)}
+			}
+			return nil
+		},
+	}
+	c.Flags().BoolVarP(&quiet, "quiet", "q", false, "print mistakes only")
+	return c
+}

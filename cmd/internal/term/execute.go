@@ -1,0 +1,59 @@
+package term
+
+import (
+	"context"
+	"errors"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+// Execute runs a tree of commands. What goes wrong before a command's own work
+// begins (an unknown command or flag, too many arguments) is a usage error
+// whose hint names the help to read.
+func Execute(root *cobra.Command) error {
+	working := false
+	markWork(root, &working)
+	c, err := root.ExecuteContextC(context.Background())
+	var f *Failure
+	switch {
+	case err == nil || working || errors.As(err, &f):
+		return err
+	}
+	// cobra's own suggestions span several lines; keep what is wrong.
+	text, rest, _ := strings.Cut(err.Error(), "\n")
+	hint := "see " + c.CommandPath() + " --help"
+	if _, near, ok := strings.Cut(rest, "Did you mean this?"); ok {
+		hint = "did you mean " + strings.Join(strings.Fields(near), " or ") + "? " + hint
+	}
+	return &Failure{Code: ExitUsage, Err: errors.New(text), Hint: hint}
+}
+
+// markWork notes the moment at which a command's own work begins.
+func markWork(c *cobra.Command, working *bool) {
+	if run := c.RunE; run != nil {
+		c.RunE = func(c *cobra.Command, args []string) error {
+			*working = true
+			return run(c, args)
+		}
+	}
+	if !c.Runnable() && c.HasSubCommands() {
+		// Without this, an unknown verb of a group prints the help and ends with 0.
+		c.Args = noSuchVerb
+		c.RunE = func(c *cobra.Command, _ []string) error { return c.Help() }
+	}
+	for _, sub := range c.Commands() {
+		markWork(sub, working)
+	}
+}
+
+func noSuchVerb(c *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	text := "unknown command \"" + args[0] + "\" for \"" + c.CommandPath() + "\""
+	if near := c.SuggestionsFor(args[0]); len(near) > 0 {
+		text += "\n\nDid you mean this?\n" + strings.Join(near, "\n")
+	}
+	return errors.New(text)
+}

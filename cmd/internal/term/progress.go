@@ -1,0 +1,127 @@
+package term
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Progress shows transfers of several parts: on a terminal a bar each and a
+// total, redrawn in place; elsewhere one line when a part is done.
+type Progress struct {
+	out  Stream
+	noun string // what the parts are part of
+	now  func() time.Time
+
+	mu    sync.Mutex
+	parts []part
+	drawn int // lines of bars on the terminal
+	at    time.Time
+}
+
+type part struct {
+	name, step  string
+	done, total int64
+	ended       bool
+}
+
+// drawEvery bounds how often bars are redrawn.
+const drawEvery = 60 * time.Millisecond
+
+// NewProgress shows on out how noun is transferred.
+func NewProgress(out Stream, noun string) *Progress {
+	return &Progress{out: out, noun: noun, now: time.Now}
+}
+
+// Update says how far a part is. ended parts get their line.
+func (p *Progress) Update(name, step string, done, total int64, ended bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	i := slices.IndexFunc(p.parts, func(x part) bool { return x.name == name })
+	if i < 0 {
+		i = len(p.parts)
+		p.parts = append(p.parts, part{name: name})
+	}
+	x := &p.parts[i]
+	first := ended && !x.ended
+	x.step, x.done, x.ended = step, max(x.done, done), ended
+	x.total = max(x.total, total)
+	if !p.out.TTY {
+		if first {
+			fmt.Fprintf(p.out, "%s: %s: %s%s\n", p.noun, Clean(x.name), step, sizeNote(x.total))
+		}
+		return
+	}
+	if now := p.now(); first || now.Sub(p.at) >= drawEvery {
+		p.at = now
+		p.draw()
+	}
+}
+
+func sizeNote(n int64) string {
+	if n == 0 {
+		return ""
+	}
+	return " (" + Size(n) + ")"
+}
+
+// Clear takes the bars away, so that something else can be printed.
+func (p *Progress) Clear() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.drawn > 0 {
+		fmt.Fprintf(p.out, "\x1b[%dA\x1b[J", p.drawn)
+		p.drawn = 0
+	}
+}
+
+// Finish draws the last state; what is printed next stands below it.
+func (p *Progress) Finish() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.out.TTY && len(p.parts) > 0 {
+		p.draw()
+		p.drawn = 0
+	}
+}
+
+// draw redraws all bars; mu is held.
+func (p *Progress) draw() {
+	var b strings.Builder
+	if p.drawn > 0 {
+		fmt.Fprintf(&b, "\x1b[%dA", p.drawn)
+	}
+	sum := part{name: "total", step: p.noun}
+	for _, x := range p.parts {
+		b.WriteString("\x1b[K" + bar(x, p.out.Width) + "\n")
+		sum.done += x.done
+		sum.total += x.total
+	}
+	p.drawn = len(p.parts)
+	if len(p.parts) > 1 {
+		b.WriteString("\x1b[K" + bar(sum, p.out.Width) + "\n")
+		p.drawn++
+	}
+	_, _ = p.out.Write([]byte(b.String()))
+}
+
+// bar is one line: name, step, bar, bytes. It leaves the last column free, or
+// the terminal would wrap.
+func bar(x part, width int) string {
+	if x.ended {
+		x.done = x.total
+	}
+	head := fmt.Sprintf("%-12s  %-8s ", cut(Clean(x.name), 12), cut(Clean(x.step), 24))
+	tail := fmt.Sprintf(" %s/%s", Size(x.done), Size(x.total))
+	if x.total == 0 {
+		return cut(strings.TrimRight(head, " "), width-1)
+	}
+	room := min(width-1-len([]rune(head))-len(tail)-2, 40)
+	if room < 4 {
+		return cut(head+strings.TrimLeft(tail, " "), width-1)
+	}
+	full := int(int64(room) * min(x.done, x.total) / x.total)
+	return head + "[" + strings.Repeat("#", full) + strings.Repeat(".", room-full) + "]" + tail
+}
