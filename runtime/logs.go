@@ -2,9 +2,10 @@ package runtime
 
 import (
 	"context"
-	"errors"
 	"iter"
 	"time"
+
+	"github.com/wherry-run/wherry/runtime/internal/logfile"
 )
 
 // LogLine is one record of a container's output.
@@ -12,6 +13,7 @@ type LogLine struct {
 	Time    time.Time
 	Stream  string // "stdout" or "stderr"
 	Partial bool   // the line goes on in the next record
+	Run     string // the run that wrote it
 	Text    []byte // without the newline
 }
 
@@ -20,6 +22,7 @@ type LogOptions struct {
 	Follow bool // wait for more until ctx ends or Until says the writer is done
 	Tail   int  // only the last n lines; 0 or less: all
 	Since  time.Time
+	Run    string // only what this run wrote; empty: all runs
 	// Done, if set, ends a Follow: once it is closed, what is in the files is
 	// still yielded, then the iteration ends.
 	Done <-chan struct{}
@@ -28,6 +31,16 @@ type LogOptions struct {
 // ReadLog yields the records of a container's log file and its rotated
 // segments, oldest first. Follow survives rotation. The yielded Text is valid
 // until the next step. An absent file yields nothing (or waits, with Follow).
+//
+// A Follow that ctx ends just ends; any other reading that ctx cuts short ends
+// with its error.
 func ReadLog(ctx context.Context, path string, o LogOptions) iter.Seq2[LogLine, error] {
-	return func(yield func(LogLine, error) bool) { yield(LogLine{}, errors.ErrUnsupported) }
+	records := logfile.Read(ctx, path, logfile.ReadOptions(o))
+	return func(yield func(LogLine, error) bool) {
+		for r, err := range records {
+			if !yield(LogLine(r), err) {
+				return
+			}
+		}
+	}
 }

@@ -143,7 +143,7 @@ func (p *parser) time(b []byte) (time.Time, bool) {
 
 // isPartial tells by the tag alone whether a line is a partial record.
 func isPartial(line []byte) bool {
-	if len(line) >= headLen && line[stampLen] == ' ' {
+	if len(line) >= headLen && line[stampLen] == ' ' && line[headLen-3] == ' ' && line[headLen-1] == ' ' {
 		return line[headLen-2] == 'P'
 	}
 	var p parser

@@ -1,0 +1,291 @@
+package logfile
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"iter"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+)
+
+// ReadOptions select what Read yields. The zero value is everything that is
+// there.
+type ReadOptions struct {
+	Follow bool      // wait for more until ctx ends or Done is closed
+	Tail   int       // only the last n lines; 0 or less: all
+	Since  time.Time // only records of this time or later
+	Run    string    // only this run's records; empty: all
+
+	// Done, if set, ends a Follow: once it is closed, what is in the files is
+	// still yielded, then the iteration ends.
+	Done <-chan struct{}
+}
+
+// Read yields the records of the log at path, oldest first. It holds no lock
+// and never touches the files, so that a writer neither waits for it nor knows
+// of it. A log that is not there yields nothing, or is waited for. A record's
+// Text is valid until the next step.
+func Read(ctx context.Context, path string, o ReadOptions) iter.Seq2[Record, error] {
+	return func(yield func(Record, error) bool) {
+		r := &reader{path: path, o: o, yield: yield, buf: make([]byte, blockSize)}
+		defer r.close()
+		err := r.run(ctx)
+		switch {
+		case err == nil, errors.Is(err, errStopped):
+		case o.Follow && ctx.Err() != nil && errors.Is(err, ctx.Err()): // how following ends
+		default:
+			yield(Record{}, fmt.Errorf("log %s: %w", path, err))
+		}
+	}
+}
+
+// blockSize is how much is read at once; a longer line makes the buffer grow to
+// maxBlock, beyond which it cannot be a record.
+const (
+	blockSize = 64 << 10
+	maxBlock  = 1 << 20
+)
+
+// errStopped says that the caller wants no more.
+var errStopped = errors.New("stopped")
+
+// reader is one run through a log. It knows its place by sequence number and
+// offset, which stay true whatever is renamed or removed.
+type reader struct {
+	path  string
+	o     ReadOptions
+	yield func(Record, error) bool
+	parse parser
+
+	seg  segment  // the one being read
+	file *os.File // nil: none yet
+	off  int64    // behind the last record yielded
+	buf  []byte
+
+	live bool // what was there at the start has been yielded
+}
+
+func (r *reader) close() {
+	if r.file != nil {
+		r.file.Close()
+		r.file = nil
+	}
+}
+
+func (r *reader) run(ctx context.Context) error {
+	var w *watch
+	if r.o.Follow {
+		w = newWatch(r.path) // before the first look: what comes after it is seen
+		defer w.close()
+	}
+	segs, err := r.list()
+	if err != nil {
+		return err
+	}
+	if segs, err = r.begin(segs); err != nil {
+		return err
+	}
+	for last := !r.o.Follow; ; {
+		if err := r.pass(ctx, segs); err != nil || last {
+			return err
+		}
+		r.live = true
+		relist := false
+		if relist, last, err = w.wait(ctx, r.o.Done); err != nil {
+			return err
+		}
+		segs = nil
+		if relist || last {
+			if segs, err = r.list(); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// list returns the segments of the wanted run.
+func (r *reader) list() ([]segment, error) {
+	segs, err := list(r.path)
+	if r.o.Run != "" {
+		segs = slices.DeleteFunc(segs, func(s segment) bool { return s.run != r.o.Run })
+	}
+	return segs, err
+}
+
+// begin leaves out what Tail and Since do not want and sets the first offset.
+func (r *reader) begin(segs []segment) ([]segment, error) {
+	if r.o.Tail > 0 {
+		return r.beginTail(segs)
+	}
+	if r.o.Since.IsZero() {
+		return segs, nil
+	}
+	// A segment ends before the next one begins.
+	for len(segs) > 1 {
+		first, ok := r.firstTime(segs[1])
+		if !ok || first.After(r.o.Since) {
+			break
+		}
+		segs = segs[1:]
+	}
+	return segs, nil
+}
+
+func (r *reader) firstTime(s segment) (time.Time, bool) {
+	f, err := os.Open(r.fileOf(s))
+	if err != nil {
+		return time.Time{}, false
+	}
+	defer f.Close()
+	var head [64]byte
+	n, _ := io.ReadFull(f, head[:])
+	stamp, _, ok := bytes.Cut(head[:n], []byte{' '})
+	if !ok {
+		return time.Time{}, false
+	}
+	var p parser
+	return p.time(stamp)
+}
+
+func (r *reader) fileOf(s segment) string { return filepath.Join(filepath.Dir(r.path), s.name) }
+
+// pass yields what has come since the last pass: the rest of the segment being
+// read and then those of segs that come after it, in order. A segment that has
+// a successor in segs is complete, because segs was listed before it is read.
+func (r *reader) pass(ctx context.Context, segs []segment) error {
+	if r.file != nil {
+		if err := r.drain(ctx); err != nil {
+			return err
+		}
+	}
+	for _, s := range segs {
+		if r.file != nil && s.seq <= r.seg.seq {
+			continue
+		}
+		if err := r.enter(s); errors.Is(err, fs.ErrNotExist) {
+			if r.file == nil {
+				r.off = 0 // it was meant for this one
+			}
+			continue // rotated away since it was listed
+		} else if err != nil {
+			return err
+		}
+		if err := r.drain(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// enter goes on to another segment.
+func (r *reader) enter(s segment) error {
+	f, err := os.Open(r.fileOf(s))
+	if err != nil {
+		return err
+	}
+	if r.file == nil {
+		r.seg, r.file = s, f
+		return nil // off is what begin has set
+	}
+	if r.seg.seq == 0 && sameFile(r.file, f) { // a writer has adopted the plain file
+		r.seg = s
+		return f.Close()
+	}
+	missing := s.seq - r.seg.seq - 1
+	r.file.Close()
+	r.seg, r.file, r.off = s, f, 0
+	if r.live && missing > 0 && r.o.Run == "" {
+		note := fmt.Sprintf("wherry: %s of this log were rotated away before they could be shown here", count(int64(missing), "file"))
+		if !r.yield(Record{Time: r.parse.last, Stream: Stderr, Run: s.run, Text: []byte(note)}, nil) {
+			return errStopped
+		}
+	}
+	return nil
+}
+
+func sameFile(a, b *os.File) bool {
+	sa, err := a.Stat()
+	if err != nil {
+		return false
+	}
+	sb, err := b.Stat()
+	return err == nil && os.SameFile(sa, sb)
+}
+
+// drain yields the whole records from the offset to the end of the segment.
+// What follows the last newline is read again the next time: it may be the
+// first half of a write, or be cut off by the writer.
+func (r *reader) drain(ctx context.Context) error {
+	fill := 0
+	for {
+		n, err := r.file.ReadAt(r.buf[fill:], r.off+int64(fill))
+		if err != nil && err != io.EOF {
+			return err
+		}
+		fill += n
+		used, yerr := r.yieldAll(r.buf[:fill])
+		if used == 0 && fill == len(r.buf) {
+			if fill < maxBlock {
+				r.buf = append(r.buf, make([]byte, len(r.buf))...)
+			} else { // no record is so long: the file is damaged
+				used = fill
+				yerr = r.give(Record{Time: r.parse.last, Stream: Stderr, Partial: true, Text: r.buf[:fill]})
+			}
+		}
+		r.off += int64(used)
+		fill = copy(r.buf, r.buf[used:fill])
+		if yerr != nil {
+			return yerr
+		}
+		if n == 0 {
+			return r.rewind()
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+	}
+}
+
+// rewind begins anew in a file that somebody has emptied by hand.
+func (r *reader) rewind() error {
+	if !r.o.Follow {
+		return nil
+	}
+	st, err := r.file.Stat()
+	if err == nil && st.Size() < r.off {
+		r.off = 0
+	}
+	return err
+}
+
+// yieldAll yields the whole records in b and returns their length.
+func (r *reader) yieldAll(b []byte) (used int, err error) {
+	for {
+		i := bytes.IndexByte(b[used:], '\n')
+		if i < 0 {
+			return used, nil
+		}
+		line := b[used : used+i]
+		used += i + 1
+		if err := r.give(r.parse.parse(line)); err != nil {
+			return used, err
+		}
+	}
+}
+
+func (r *reader) give(rec Record) error {
+	if !r.o.Since.IsZero() && rec.Time.Before(r.o.Since) {
+		return nil
+	}
+	rec.Run = r.seg.run
+	if !r.yield(rec, nil) {
+		return errStopped
+	}
+	return nil
+}

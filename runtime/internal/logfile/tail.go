@@ -1,0 +1,95 @@
+package logfile
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+)
+
+// beginTail finds the place from which the wanted number of lines is left, by
+// reading backwards from the end.
+func (r *reader) beginTail(segs []segment) ([]segment, error) {
+	t := tailer{left: r.o.Tail}
+	for i := len(segs) - 1; i >= 0; i-- {
+		off, found, err := t.search(r.fileOf(segs[i]))
+		if errors.Is(err, fs.ErrNotExist) { // rotated away: so are all before it
+			return segs[i+1:], nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		if found {
+			r.off = off
+			return segs[i:], nil
+		}
+	}
+	return segs, nil
+}
+
+// tailer counts lines backwards. A line may be several partial records and one
+// that ends it; at the end of the log the one that ends it may be missing.
+type tailer struct {
+	left  int
+	begun bool
+}
+
+// record takes the record before those seen so far and tells whether it
+// belongs to a line too many.
+func (t *tailer) record(line []byte) (tooMany bool) {
+	ends := !t.begun || !isPartial(line)
+	t.begun = true
+	if !ends {
+		return false
+	}
+	t.left--
+	return t.left < 0
+}
+
+// search looks for the first record that is wanted in one segment.
+func (t *tailer) search(name string) (off int64, found bool, err error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return 0, false, err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return 0, false, err
+	}
+	end, err := lastRecordEnd(f, st.Size())
+	if err != nil {
+		return 0, false, err
+	}
+	wanted := end // behind which all is wanted
+	for buf := make([]byte, blockSize); end > 0; {
+		b := buf[:min(int64(len(buf)), end)]
+		start := end - int64(len(b))
+		if _, err := f.ReadAt(b, start); err != nil && err != io.EOF {
+			return 0, false, err
+		}
+		low := 0
+		if start > 0 { // the first line is cut: it comes with the next block
+			low = bytes.IndexByte(b, '\n') + 1
+			if low == 0 || low == len(b) {
+				if len(buf) < maxBlock {
+					buf = make([]byte, 2*len(buf))
+				} else { // no record is so long: this is part of a damaged one
+					end = start
+				}
+				continue
+			}
+		}
+		for high := len(b); high > low; {
+			line := bytes.LastIndexByte(b[low:high-1], '\n') + 1 + low
+			if t.record(b[line : high-1]) {
+				return wanted, true, nil
+			}
+			wanted = start + int64(line)
+			high = line
+		}
+		end = start + int64(low)
+	}
+	return 0, false, nil
+}
