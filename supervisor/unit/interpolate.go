@@ -20,7 +20,10 @@ func interpolate(text string, value func(name string) (string, bool)) (string, i
 			at += 3
 		case strings.HasPrefix(rest, "${"):
 			length := closing(rest)
-			if length == 0 {
+			switch {
+			case length < 0:
+				return "", at, faultf("", "more than %d ${ within each other", mostNested)
+			case length == 0:
 				return "", at, faultf("write $${ for a literal ${", "${ without its }")
 			}
 			got, err := parameter(rest[2:length-1], value)
@@ -37,12 +40,19 @@ func interpolate(text string, value func(name string) (string, bool)) (string, i
 	return out.String(), 0, nil
 }
 
+// mostNested bounds defaults within defaults: each level reads the rest again.
+const mostNested = 16
+
 // closing is the length of the ${...} that text begins with; 0 if it does not
-// end. A default may hold further ones.
+// end, -1 if it is nested too deeply. A default may hold further ones.
 func closing(text string) int {
 	depth := 0
 	for i := 0; i < len(text); i++ {
 		switch {
+		case depth > mostNested:
+			return -1
+		case strings.HasPrefix(text[i:], "$${"):
+			i += 2
 		case strings.HasPrefix(text[i:], "${"):
 			depth++
 			i++

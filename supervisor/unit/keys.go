@@ -1,9 +1,6 @@
 package unit
 
 import (
-	"cmp"
-	"slices"
-
 	"github.com/wherry-run/wherry/cgroup"
 )
 
@@ -37,8 +34,8 @@ var unitTable = table[draft]{
 			func(p *reader, n *node, d *draft) { d.app.Command = p.command(n) }),
 		known("environment", "map or list", "", "Environment variables, over the image's and those of env_file.",
 			func(p *reader, n *node, d *draft) { p.assignments(n, d.env, passHint) }),
-		known("env_file", "list of files", "", "Files of NAME=value lines; later ones win. A missing file is an error unless {path: ..., required: false}.",
-			(*reader).setEnvFile),
+		withKeys(known("env_file", "list of files", "", "Files of NAME=value lines; later ones win. A path or a map.",
+			(*reader).setEnvFile), envFileTable.keys()),
 		known("working_dir", "path", "the image's", "The folder the program starts in.", (*reader).setWorkingDir),
 		known("user", "user[:group]", "the image's", "Who runs it, by names or ids.", (*reader).setUser),
 		known("replicas", "number", "1", "How many instances run side by side.", (*reader).setReplicas),
@@ -151,15 +148,10 @@ func parseMemory(text string) (int64, error) {
 var loggingTable = table[Logging]{
 	fields: []field[Logging]{
 		known("max_size", "size", Size(defaultLogSize).String(), "A log file is rotated when it is this large.", func(p *reader, n *node, l *Logging) {
-			size, ok := p.size(n)
-			if ok && size < 1<<10 {
-				p.badf(n, "the least is 1KiB", "%s is too little", n.text)
-			}
-			l.MaxSize = size
+			l.MaxSize, _ = parsed(p, n, parseLogSize)
 		}),
 		known("max_file", "number", "3", "How many files are kept.", func(p *reader, n *node, l *Logging) {
-			files, _ := p.integer(n, 1, 1000)
-			l.MaxFile = int(files)
+			l.MaxFile, _ = parsed(p, n, parseLogFiles)
 		}),
 		later[Logging]("targets", "list", "Where the log is sent as well."),
 	},
@@ -168,130 +160,4 @@ var loggingTable = table[Logging]{
 		"options":  "write max_size and max_file here",
 		"max-size": "write max_size", "max-file": "write max_file",
 	},
-}
-
-func (p *reader) setKind(n *node, d *draft) {
-	switch kind, ok := p.oneOf(n, string(Service), "job", "cron"); {
-	case !ok:
-	case kind != string(Service):
-		p.bad(n, notYet(kind))
-	default:
-		d.unit.Kind = Service
-	}
-}
-
-func (p *reader) setName(n *node, d *draft) {
-	d.name = n
-	name, ok := p.word(n)
-	if !ok {
-		return
-	}
-	if err := CheckName(name); err != nil {
-		p.bad(n, err)
-	}
-	d.unit.Name = name
-}
-
-func (p *reader) setImage(n *node, d *draft) {
-	d.image = n
-	image, ok := p.word(n)
-	if !ok {
-		return
-	}
-	if err := checkImage(image); err != nil {
-		p.bad(n, err)
-	}
-	d.app.Image = image
-}
-
-func (p *reader) setPull(n *node, d *draft) {
-	switch policy, ok := p.oneOf(n, "missing", "always", "never", "newer"); {
-	case !ok:
-	case policy == "newer":
-		p.bad(n, notYet(policy))
-	default:
-		d.app.PullPolicy = policy
-	}
-}
-
-// command reads a list, or text that is split as a shell does.
-func (p *reader) command(n *node) []string {
-	var words []string
-	var ok bool
-	if n.shape == scalar {
-		words, ok = parsed(p, n, splitWords)
-	} else {
-		words, ok = p.strings(n)
-	}
-	if ok && len(words) == 0 {
-		p.badf(n, "leave the key out to use the image's", "is empty, which is not supported yet")
-	}
-	return words
-}
-
-func (p *reader) setWorkingDir(n *node, d *draft) { d.app.WorkingDir, _ = parsed(p, n, parseTarget) }
-
-func (p *reader) setUser(n *node, d *draft) { d.app.User, _ = parsed(p, n, parseUser) }
-
-func parseUser(text string) (string, error) {
-	if !userForm.MatchString(text) {
-		return "", faultf("write it like 1000, www or 1000:1000", "%q is not a user", text)
-	}
-	return text, nil
-}
-
-const mostReplicas = 1000
-
-func (p *reader) setReplicas(n *node, d *draft) {
-	count, _ := p.integer(n, 0, mostReplicas)
-	d.unit.Replicas = int(count)
-}
-
-func (p *reader) setNetwork(n *node, d *draft) { d.unit.Network, _ = parsed(p, n, parseNetwork) }
-
-func parseNetwork(name string) (string, error) {
-	switch name {
-	case "bridge", "host", "none":
-		return name, nil
-	}
-	known := []string{"bridge", "host", "none"}
-	return "", faultf(cmp.Or(didYouMean(name, known), "it is bridge, host or none"), "%q: networks by name are not supported yet", name)
-}
-
-func (p *reader) setStopSignal(n *node, d *draft) { d.app.StopSignal, _ = parsed(p, n, ParseSignal) }
-
-func (p *reader) setGrace(n *node, d *draft) {
-	if grace, ok := p.duration(n); ok {
-		d.app.StopGracePeriod = grace
-	}
-}
-
-func (p *reader) flag(n *node, to *bool) {
-	if value, ok := p.boolean(n); ok {
-		*to = value
-	}
-}
-
-// capabilities reads a list of names in any order; the order has no meaning.
-func (p *reader) capabilities(n *node) []string {
-	if n.shape != list {
-		p.badf(n, "write [...]", "wants a list, not %s", n.kind())
-		return nil
-	}
-	var out []string
-	for _, item := range n.items {
-		if name, ok := parsed(p, item, ParseCapability); ok {
-			out = append(out, name)
-		}
-	}
-	slices.Sort(out)
-	return slices.Compact(out)
-}
-
-func (p *reader) setLabels(n *node, d *draft) {
-	labels := map[string]string{}
-	p.assignments(n, labels, labelHint)
-	if len(labels) > 0 {
-		d.unit.Labels = labels
-	}
 }

@@ -120,7 +120,7 @@ func (t table[T]) one(p *reader, n *node, pr pair, to *T) {
 		}
 	}
 	hint := t.elsewhere[name]
-	if hint == "" {
+	if hint == "" && len(p.errs) < mostErrors { // to compare words takes its time
 		hint = didYouMean(name, t.names())
 	}
 	where := ""
@@ -265,8 +265,6 @@ func (p *reader) boolean(n *node) (value, ok bool) {
 	p.badf(n, hint, "%q is not a boolean", text)
 	return false, false
 }
-
-func (p *reader) size(n *node) (int64, bool) { return parsed(p, n, ParseSize) }
 
 func (p *reader) duration(n *node) (Duration, bool) { return parsed(p, n, ParseDuration) }
 

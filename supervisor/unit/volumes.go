@@ -173,21 +173,25 @@ var volumeTable = table[mountDraft]{
 }
 
 func (p *reader) setMountSize(n *node, to *mountDraft) {
-	size, ok := p.size(n)
-	if ok && size < 4096 {
-		p.badf(n, "the least is 4KiB", "%s is too little", n.text)
-	}
-	to.Size = size
+	to.Size, _ = parsed(p, n, parseTmpfsSize)
 }
 
-func (p *reader) setMountMode(n *node, to *mountDraft) {
-	to.Mode, _ = parsed(p, n, func(text string) (uint32, error) {
-		mode, err := strconv.ParseUint(strings.TrimPrefix(text, "0o"), 8, 32)
-		if err != nil || mode > 0o7777 {
-			return 0, faultf("write it like 1777", "%q is not a mode", text)
-		}
-		return uint32(mode), nil
-	})
+func parseTmpfsSize(text string) (int64, error) {
+	size, err := ParseSize(text)
+	if err == nil && size < 4<<10 {
+		err = faultf("the least is 4KiB", "%s is too little", text)
+	}
+	return size, err
+}
+
+func (p *reader) setMountMode(n *node, to *mountDraft) { to.Mode, _ = parsed(p, n, parseMode) }
+
+func parseMode(text string) (uint32, error) {
+	mode, err := strconv.ParseUint(strings.TrimPrefix(text, "0o"), 8, 32)
+	if err != nil || mode > 0o7777 {
+		return 0, faultf("write it like 1777", "%q is not a mode", text)
+	}
+	return uint32(mode), nil
 }
 
 func (p *reader) setVolumes(n *node, d *draft) {
