@@ -56,6 +56,7 @@ func (u *unpacker) whiteout(parent *folder, base string) error {
 		}
 	}
 	u.seen[key] = struct{}{}
+	u.deleted = append(u.deleted, whiteout{parent, name})
 	return unix.Mknodat(parent.fd, name, unix.S_IFCHR, 0)
 }
 

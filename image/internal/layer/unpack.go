@@ -119,6 +119,7 @@ type unpacker struct {
 	seed    maphash.Seed
 	seen    map[uint64]struct{} // names made so far; a writer may still be at them
 	buf     []byte              // for large files
+	deleted []whiteout          // the whiteouts made
 	res     Result
 }
 
@@ -215,6 +216,12 @@ func (u *unpacker) entry(h *tar.Header, r io.Reader) error {
 	return wrap(u.make(parent, base, h, &m, r))
 }
 
+// whiteout is a mark that a name of the lower layers is gone.
+type whiteout struct {
+	dir  *folder
+	name string
+}
+
 func (u *unpacker) rootEntry(h *tar.Header, m meta) error {
 	if h.Typeflag != tar.TypeDir {
 		return errors.New("the root is not a folder")
@@ -261,6 +268,9 @@ func (u *unpacker) finish() error {
 	if err := u.writers.drain(); err != nil {
 		return err
 	}
+	if err := u.pruneWhiteouts(); err != nil {
+		return err
+	}
 	for _, f := range u.folders.deepestFirst() {
 		if err := u.finishFolder(f); err != nil {
 			return &entryError{f.path + "/", err}
@@ -290,6 +300,26 @@ func (u *unpacker) finishFolder(f *folder) error {
 		return err
 	}
 	return u.id.setOpen(f.fd, &f.meta)
+}
+
+// pruneWhiteouts removes whiteouts in opaque folders. They hide nothing, and
+// the kernel would list them: it filters whiteouts only where it merges.
+func (u *unpacker) pruneWhiteouts() error {
+	for _, w := range u.deleted {
+		if u.folders.byPath[w.dir.path] != w.dir || !w.dir.hidden() {
+			continue
+		}
+		if err := u.folders.acquire(w.dir); err != nil {
+			return err
+		}
+		if st, err := lstatAt(w.dir.fd, w.name); err != nil || !isWhiteout(&st) {
+			continue // something else stands there by now
+		}
+		if err := unix.Unlinkat(w.dir.fd, w.name, 0); err != nil {
+			return &entryError{w.dir.path + "/" + w.name, err}
+		}
+	}
+	return nil
 }
 
 // hidden tells whether nothing of the lower layers shows through f.

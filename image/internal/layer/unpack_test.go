@@ -120,6 +120,7 @@ func TestUnpackShapes(t *testing.T) {
 		{"whiteout, then a file in it", []entry{{Name: ".wh.d"}, {Name: "d/f", Body: "x"}}, "d/ opaque\nd/f x"},
 		{"opaque first", []entry{{Name: "d/"}, {Name: "d/.wh..wh..opq"}, {Name: "d/f", Body: "x"}}, "d/ opaque\nd/f x"},
 		{"opaque last", []entry{{Name: "d/"}, {Name: "d/f", Body: "x"}, {Name: "d/.wh..wh..opq"}}, "d/ opaque\nd/f x"},
+		{"whiteout in an opaque folder", []entry{{Name: "d/"}, {Name: "d/.wh.f"}, {Name: "d/e/"}, {Name: "d/e/.wh.g"}, {Name: "d/.wh..wh..opq"}}, "d/ opaque\nd/e/"},
 		{"aufs leftovers", []entry{{Name: ".wh..wh.plnk/"}, {Name: ".wh..wh.plnk/12.34", Body: "x"}, {Name: ".wh..wh.aufs"}, {Name: "f", Body: "y"}}, "f y"},
 		{"long names", []entry{{Name: long, Body: "x"}, {Name: "l", Link: long}}, longWant(long)},
 		{"fifo", []entry{{Name: "p", Type: tar.TypeFifo}}, "p fifo"},
