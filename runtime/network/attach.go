@@ -18,45 +18,53 @@ const containerDevice = "eth0"
 // Attach puts an interface "eth0" with an address, a default route and
 // loopback into the namespace and publishes the ports. On error nothing is
 // left. A run that is attached already must be detached first.
-func (m *Manager) Attach(ctx context.Context, ns *os.File, e Endpoint) (_ Lease, err error) {
+func (m *Manager) Attach(ctx context.Context, ns *os.File, e Endpoint) (Lease, error) {
 	if err := validRun(e.Run); err != nil {
 		return Lease{}, err
 	}
+	l, leased, err := m.attach(ctx, ns, e)
+	if err != nil && leased {
+		// From the lease, as after a crash: one code removes what either left.
+		err = errors.Join(err, m.Detach(context.WithoutCancel(ctx), e.Run))
+	}
+	if err != nil {
+		return Lease{}, err
+	}
+	return l, nil
+}
+
+// attach reports whether it got as far as a lease.
+func (m *Manager) attach(ctx context.Context, ns *os.File, e Endpoint) (l Lease, leased bool, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if err := ctx.Err(); err != nil {
-		return Lease{}, err
+		return l, false, err
 	}
 	if _, ok := m.store.leases[e.Run]; ok {
-		return Lease{}, fmt.Errorf("run %s: already attached", e.Run)
+		return l, false, fmt.Errorf("run %s: already attached", e.Run)
 	}
 	m.freeSubnetIfIdle()
 	bridge, err := m.ready()
 	if err != nil {
-		return Lease{}, err
+		return l, false, err
 	}
 	if err := m.checkForeign(); err != nil {
-		return Lease{}, err
+		return l, false, err
 	}
-	lease, err := m.lease(e)
-	if err == nil {
-		err = m.connect(ctx, bridge, ns, lease)
+	if l, err = m.lease(e); err != nil {
+		m.reserved.keep(socketsOf(m.published()))
+		return l, false, err
 	}
-	if err != nil {
-		// From disk, as after a crash: the same code removes what either left.
-		return Lease{}, errors.Join(err, m.remove(e.Run))
-	}
-	return lease, nil
+	return l, true, m.connect(ctx, bridge, ns, l)
 }
 
 // lease takes an address and the ports and writes them down.
 func (m *Manager) lease(e Endpoint) (Lease, error) {
-	leases := m.store.list()
-	l, err := newLease(m.options.Bridge, m.subnet, e, leases)
+	l, err := newLease(m.options.Bridge, m.subnet, e, m.store.list())
 	if err != nil {
 		return Lease{}, err
 	}
-	l.Ports, err = claimPorts(e, leases, func(s socket) error { return m.reserved.take(m.host, s) })
+	l.Ports, err = claimPorts(e, m.published(), func(s socket) error { return m.reserved.take(m.host, s) })
 	if err != nil {
 		return Lease{}, err
 	}
@@ -88,18 +96,20 @@ func (m *Manager) connect(ctx context.Context, bridge netlink.Link, ns *os.File,
 // addPair makes the veth pair with its far end in the namespace at once, and
 // the near end a port of the bridge.
 func (h *host) addPair(bridge netlink.Link, ns *os.File, l Lease) error {
-	err := h.link.LinkAdd(newPair(bridge, ns, l))
+	pair := newPair(bridge, ns, l)
+	err := h.link.LinkAdd(pair)
 	if errors.Is(err, unix.EEXIST) {
 		// The lease is ours, so a device of its name is what a crash left.
 		if err := h.removeDevice(l.Device); err != nil {
 			return err
 		}
-		err = h.link.LinkAdd(newPair(bridge, ns, l))
+		pair = newPair(bridge, ns, l)
+		err = h.link.LinkAdd(pair)
 	}
 	if err != nil {
 		return err
 	}
-	return h.addPort(bridge, l.Device)
+	return h.addPort(bridge, pair)
 }
 
 func newPair(bridge netlink.Link, ns *os.File, l Lease) *netlink.Veth {
@@ -118,12 +128,8 @@ func newPair(bridge netlink.Link, ns *os.File, l Lease) *netlink.Veth {
 
 // addPort makes the device a port of the bridge. Hairpin mode lets a container
 // reach its own published port where br_netfilter turns the packet round inside the bridge.
-func (h *host) addPort(bridge netlink.Link, name string) error {
-	l, err := h.link.LinkByName(name)
-	if err != nil {
-		return err
-	}
-	if err := h.do(func() error { return disableIPv6(name) }); err != nil {
+func (h *host) addPort(bridge, l netlink.Link) error {
+	if err := h.do(func() error { return disableIPv6(l.Attrs().Name) }); err != nil {
 		return err
 	}
 	if l.Attrs().MasterIndex != bridge.Attrs().Index {
@@ -166,7 +172,7 @@ func configureInside(l Lease) error {
 	if err := h.LinkSetUp(loopback); err != nil {
 		return fmt.Errorf("loopback: %w", err)
 	}
-	eth, err := h.LinkByName(containerDevice)
+	eth, err := namedDevice(containerDevice)
 	if err != nil {
 		return err
 	}
@@ -181,4 +187,23 @@ func configureInside(l Lease) error {
 		return fmt.Errorf("default route: %w", err)
 	}
 	return nil
+}
+
+// namedDevice asks by ioctl for the one thing that the calls after it need:
+// netlink would answer with two kilobytes of counters.
+func namedDevice(name string) (netlink.Link, error) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(fd)
+	request, err := unix.NewIfreq(name)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.IoctlIfreq(fd, unix.SIOCGIFINDEX, request); err != nil {
+		return nil, err
+	}
+	attrs := netlink.LinkAttrs{Name: name, Index: int(request.Uint32())}
+	return &netlink.Device{LinkAttrs: attrs}, nil
 }

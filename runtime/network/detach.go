@@ -5,46 +5,82 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
+	"slices"
 
 	"github.com/vishvananda/netlink"
+	"github.com/wherry-run/wherry/runtime/internal/nsthread"
+	"golang.org/x/sys/unix"
 )
 
 // Detach removes the run's ports, device and lease. Detaching what is not
 // attached is no error. If a step fails the lease stays, so that calling again
 // finishes the work.
 func (m *Manager) Detach(ctx context.Context, run string) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if _, ok := m.store.leases[run]; !ok {
-		return nil
+	l, err := m.withdraw(run)
+	if err == nil && l != nil {
+		// Without the lock: the kernel waits here until no processor can still
+		// see the device, some 30 ms in which others may attach.
+		err = removeDeviceApart(m.options.host, l.Device)
 	}
-	if err := m.open(); err != nil {
-		return err
+	if err == nil && l != nil {
+		err = m.forget(*l)
 	}
-	return m.remove(run)
+	if err != nil {
+		return fmt.Errorf("detach %s: %w", run, err)
+	}
+	return nil
 }
 
-// remove undoes an attachment from what the lease says. Ports go first: no
-// connection is sent to an address that has gone.
-func (m *Manager) remove(run string) error {
+// withdraw takes the run's ports out of the table first, so that no connection
+// is sent to an address that goes. Its address stays taken until forget. The
+// lease is nil if there is none.
+func (m *Manager) withdraw(run string) (*Lease, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	l, ok := m.store.leases[run]
-	if ok {
-		delete(m.store.leases, run)
-		if err := errors.Join(m.unpublish(), m.host.removeDevice(l.Device)); err != nil {
-			m.store.leases[run] = l
-			return fmt.Errorf("detach %s: %w", run, err)
-		}
-		m.forgetFlows(l, flowsToContainer)
-		if err := m.store.remove(run); err != nil {
-			m.store.leases[run] = l
-			return fmt.Errorf("detach %s: %w", run, err)
-		}
+	if !ok {
+		return nil, nil
 	}
-	m.reserved.keep(socketsOf(m.store.list()))
+	if err := m.open(); err != nil {
+		return nil, err
+	}
+	m.leaving[run] = true
+	return &l, m.unpublish()
+}
+
+func (m *Manager) forget(l Lease) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.host != nil {
+		m.forgetFlows(l, flowsToContainer)
+	}
+	if err := m.store.remove(l.Run); err != nil {
+		return err
+	}
+	delete(m.leaving, l.Run)
+	m.reserved.keep(socketsOf(m.published()))
 	return nil
+}
+
+// published are the leases without those that are on their way out.
+func (m *Manager) published() []Lease {
+	return slices.DeleteFunc(m.store.list(), func(l Lease) bool { return m.leaving[l.Run] })
+}
+
+// removeDeviceApart has a socket of its own, so that nobody waits behind it.
+func removeDeviceApart(ns *os.File, name string) error {
+	return nsthread.Net(ns, func() error {
+		link, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+		if err != nil {
+			return err
+		}
+		defer link.Close()
+		return (&host{link: link}).removeDevice(name)
+	})
 }
 
 // Destroy removes table, bridge, devices and leases. The sysctls stay as they
@@ -64,6 +100,7 @@ func (m *Manager) Destroy(ctx context.Context) error {
 		return err
 	}
 	m.subnet = netip.Prefix{}
+	m.leaving = map[string]bool{}
 	m.release()
 	return m.store.destroy()
 }

@@ -12,6 +12,7 @@ import (
 // foreignChain is a base chain of somebody else that drops what is forwarded
 // unless one of its rules says otherwise: no accept of ours overrides that.
 type foreignChain struct {
+	command  string // "iptables" or "iptables-legacy" if that is whose it may be
 	family   string
 	table    string
 	name     string
@@ -46,15 +47,17 @@ func (c foreignChain) err(bridge string) error {
 }
 
 func (c foreignChain) remedy(bridge string) string {
+	accept := func(chain string) string {
+		return fmt.Sprintf("%[1]s -I %[2]s -i %[3]s -j ACCEPT && %[1]s -I %[2]s -o %[3]s -j ACCEPT", c.command, chain, bridge)
+	}
 	iptables := c.family == "ip" && c.table == "filter" && c.name == "FORWARD"
 	switch {
 	case iptables && slices.Contains(c.siblings, "DOCKER-USER"):
-		// The one chain that Docker keeps when it writes the others anew.
-		return fmt.Sprintf("iptables -I DOCKER-USER -i %[1]s -j ACCEPT && iptables -I DOCKER-USER -o %[1]s -j ACCEPT", bridge)
+		return accept("DOCKER-USER") // the one chain that Docker keeps when it writes the others anew
 	case iptables && slices.Contains(c.siblings, "ufw-user-forward"):
 		return fmt.Sprintf("ufw route allow in on %[1]s && ufw route allow out on %[1]s", bridge)
 	case iptables:
-		return fmt.Sprintf("iptables -I FORWARD -i %[1]s -j ACCEPT && iptables -I FORWARD -o %[1]s -j ACCEPT", bridge)
+		return accept("FORWARD")
 	}
 	return fmt.Sprintf("nft insert rule %[1]s %[2]s %[3]s iifname %[4]s accept && nft insert rule %[1]s %[2]s %[3]s oifname %[4]s accept",
 		c.family, c.table, c.name, bridge)
@@ -103,7 +106,7 @@ func (t *tables) foreignChains(bridge string) ([]foreignChain, error) {
 		if !dropsForwarded(c) || c.Table.Family == nftables.TableFamilyIPv4 && c.Table.Name == bridge {
 			continue
 		}
-		f := foreignChain{family: familyName(c.Table.Family), table: c.Table.Name, name: c.Name}
+		f := foreignChain{command: "iptables", family: familyName(c.Table.Family), table: c.Table.Name, name: c.Name}
 		for _, s := range chains {
 			if s.Table == nil || s.Table.Name != c.Table.Name || s.Table.Family != c.Table.Family {
 				continue

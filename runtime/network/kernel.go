@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/google/nftables"
@@ -93,17 +95,19 @@ func (t *tables) table(name string) *nftables.Table {
 	return &nftables.Table{Family: nftables.TableFamilyIPv4, Name: name}
 }
 
-// backendMap describes the map. The slot's type is a mark, four bytes in host
-// order, which is what a draw leaves in its register and what `nft list` can print.
-func (t *tables) backendMap(table string) *nftables.Set {
+// set describes a map by its name, which says whether the key has an address.
+func (t *tables) set(table, name string) *nftables.Set {
+	key := []nftables.SetDatatype{nftables.TypeInetProto, nftables.TypeInetService}
+	if strings.HasPrefix(name, mapOneAddress) {
+		key = append([]nftables.SetDatatype{nftables.TypeIPAddr}, key...)
+	}
 	return &nftables.Set{
 		Table:        t.table(table),
-		Name:         mapBackends,
+		Name:         name,
 		IsMap:        true,
-		KeyType:      nftables.MustConcatSetType(nftables.TypeIPAddr, nftables.TypeInetProto, nftables.TypeInetService, nftables.TypeMark),
+		KeyType:      nftables.MustConcatSetType(key...),
 		DataType:     nftables.MustConcatSetType(nftables.TypeIPAddr, nftables.TypeInetService),
 		KeyByteOrder: binaryutil.BigEndian,
-		Comment:      "host address, protocol, host port, replicas and replica to container",
 	}
 }
 
@@ -115,8 +119,10 @@ func (t *tables) rewrite(want *ruleset) error {
 	t.conn.AddTable(table)
 	t.conn.DelTable(table)
 	t.conn.AddTable(table)
-	if err := t.addBackends(want, want.backends, true); err != nil {
-		return err
+	for _, m := range want.maps {
+		if err := t.changeMap(want.table, m, nil); err != nil {
+			return err
+		}
 	}
 	for _, c := range want.chains {
 		t.conn.AddChain(t.chain(want.table, c))
@@ -130,37 +136,48 @@ func (t *tables) rewrite(want *ruleset) error {
 // update changes only what differs between two rulesets whose chains other
 // than published are equal. Also one transaction.
 func (t *tables) update(have, want *ruleset) error {
-	if gone := minus(have.backends, want.backends); len(gone) > 0 {
-		for part := range chunks(gone) {
-			if err := t.conn.SetDeleteElements(t.backendMap(want.table), elements(part)); err != nil {
-				return err
-			}
+	rules := have.text.published != want.text.published
+	if rules {
+		// First, as rules hold on to their maps.
+		t.conn.FlushChain(&nftables.Chain{Table: t.table(want.table), Name: chainPublished})
+	}
+	old := map[string][]backend{}
+	for _, m := range have.maps {
+		old[m.name] = append([]backend{}, m.backends...)
+	}
+	for _, m := range want.maps {
+		if err := t.changeMap(want.table, m, old[m.name]); err != nil {
+			return err
+		}
+		delete(old, m.name)
+	}
+	for _, c := range want.chains {
+		if rules && c.name == chainPublished {
+			t.addRules(want.table, c)
 		}
 	}
-	if err := t.addBackends(want, minus(want.backends, have.backends), false); err != nil {
-		return err
-	}
-	if !want.sameChains(have) {
-		for _, c := range want.chains {
-			if c.name == chainPublished {
-				t.conn.FlushChain(t.chain(want.table, c))
-				t.addRules(want.table, c)
-			}
-		}
+	for name := range old {
+		t.conn.DelSet(t.set(want.table, name))
 	}
 	return t.commit("update table " + want.table)
 }
 
-func (t *tables) addBackends(want *ruleset, backends []backend, create bool) error {
-	m := t.backendMap(want.table)
-	if create {
-		if err := t.conn.AddSet(m, nil); err != nil {
-			return fmt.Errorf("map %s: %w", mapBackends, err)
+// changeMap makes the map if old is nil, and sends the elements that differ.
+func (t *tables) changeMap(table string, m backendMap, old []backend) error {
+	set := t.set(table, m.name)
+	if old == nil {
+		if err := t.conn.AddSet(set, nil); err != nil {
+			return fmt.Errorf("map %s: %w", m.name, err)
 		}
 	}
-	for part := range chunks(backends) {
-		if err := t.conn.SetAddElements(m, elements(part)); err != nil {
-			return fmt.Errorf("map %s: %w", mapBackends, err)
+	for part := range chunks(minus(old, m.backends)) {
+		if err := t.conn.SetDeleteElements(set, elements(part)); err != nil {
+			return fmt.Errorf("map %s: %w", m.name, err)
+		}
+	}
+	for part := range chunks(minus(m.backends, old)) {
+		if err := t.conn.SetAddElements(set, elements(part)); err != nil {
+			return fmt.Errorf("map %s: %w", m.name, err)
 		}
 	}
 	return nil
@@ -214,14 +231,15 @@ func (t *tables) read(name string) (*ruleset, error) {
 	if !there {
 		return nil, nil
 	}
-	r := &ruleset{table: name}
-	if r.chains, err = t.readChains(name); err != nil {
+	chains, err := t.readChains(name)
+	if err != nil {
 		return nil, fmt.Errorf("read table %s: %w", name, err)
 	}
-	if r.backends, err = t.readBackends(name); err != nil {
+	maps, err := t.readMaps(name)
+	if err != nil {
 		return nil, fmt.Errorf("read table %s: %w", name, err)
 	}
-	return r, nil
+	return newRuleset(name, chains, maps), nil
 }
 
 func (t *tables) readChains(table string) ([]chain, error) {
@@ -248,30 +266,27 @@ func (t *tables) readChains(table string) ([]chain, error) {
 		}
 		out = append(out, read)
 	}
-	return sortedChains(out), nil
+	return out, nil
 }
 
-func (t *tables) readBackends(table string) ([]backend, error) {
-	m := t.backendMap(table)
+func (t *tables) readMaps(table string) ([]backendMap, error) {
 	sets, err := t.conn.GetSets(t.table(table))
 	if err != nil {
 		return nil, err
 	}
+	var out []backendMap
 	for _, s := range sets {
-		if s.Name != mapBackends {
-			continue
-		}
-		found, err := t.conn.GetSetElements(m)
+		found, err := t.conn.GetSetElements(t.set(table, s.Name))
 		if err != nil {
 			return nil, err
 		}
-		out := make([]backend, 0, len(found))
+		m := backendMap{name: s.Name}
 		for _, e := range found {
-			out = append(out, decodeBackend(e.Key, e.Val))
+			m.backends = append(m.backends, decodeBackend(s.Name, e.Key, e.Val))
 		}
-		return sortedBackends(out), nil
+		out = append(out, m)
 	}
-	return nil, nil
+	return out, nil
 }
 
 // elements lays the backends out as the kernel wants them: every part of a
@@ -282,7 +297,9 @@ func elements(backends []backend) []nftables.SetElement {
 		ip, to := b.ip.As4(), b.to.Addr().As4()
 		key := append(ip[:], protocolNumber(b.proto), 0, 0, 0)
 		key = append(binary.BigEndian.AppendUint16(key, b.port), 0, 0)
-		key = binary.NativeEndian.AppendUint32(key, b.slot.key())
+		if b.ip.IsUnspecified() {
+			key = key[len(ip):]
+		}
 		val := append(binary.BigEndian.AppendUint16(to[:], b.to.Port()), 0, 0)
 		out = append(out, nftables.SetElement{Key: key, Val: val})
 	}
@@ -291,13 +308,18 @@ func elements(backends []backend) []nftables.SetElement {
 
 // decodeBackend reads an element back; one of another shape becomes a backend
 // that equals none of ours.
-func decodeBackend(key, val []byte) backend {
-	if len(key) != 16 || len(val) != 8 {
+func decodeBackend(name string, key, val []byte) backend {
+	i := strings.LastIndexByte(name, '_')
+	left, err := strconv.ParseUint(name[i+1:], 10, 32)
+	if len(key) == 8 {
+		key = append(make([]byte, 4), key...)
+	}
+	if err != nil || len(key) != 12 || len(val) != 8 {
 		return backend{}
 	}
 	return backend{
 		socket: socket{netip.AddrFrom4([4]byte(key)), protocolName(key[4]), binary.BigEndian.Uint16(key[8:])},
-		slot:   slotOf(binary.NativeEndian.Uint32(key[12:])),
+		left:   uint32(left),
 		to:     netip.AddrPortFrom(netip.AddrFrom4([4]byte(val)), binary.BigEndian.Uint16(val[4:])),
 	}
 }

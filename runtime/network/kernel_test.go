@@ -75,14 +75,14 @@ func TestPublished(t *testing.T) {
 	wantCall(t, other.ns, gateway+":8080", "web "+gateway)
 	wantCall(t, a.ns, hostAddr+":8080", "web "+gateway) // itself
 	for _, addr := range []string{hostAddr + ":8081", hostAddr + ":8082"} {
-		if got, err := call(w.wire, addr); err == nil {
+		if got, err := call(w.wire, addr, briefly); err == nil {
 			t.Errorf("call %s: %q: answered on an address it was not published on", addr, got)
 		}
 	}
 	if err := m.Detach(background, "web.1-aaaa"); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := call(w.wire, hostAddr+":8080"); err == nil {
+	if got, err := call(w.wire, hostAddr+":8080", briefly); err == nil {
 		t.Errorf("answered after detach: %q", got)
 	}
 	serve(t, w.host, ":8080", "host") // the port is the host's again
@@ -156,7 +156,7 @@ func TestReplicasSpread(t *testing.T) {
 	count := func() map[string]int {
 		got := map[string]int{}
 		for range 60 {
-			who, err := call(w.wire, hostAddr+":8080")
+			who, err := call(w.wire, hostAddr+":8080", patience)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -277,8 +277,8 @@ func TestRepairHeals(t *testing.T) {
 			return m.host.tables.conn.Flush()
 		},
 		"element deleted": func(m *Manager) error {
-			all := buildRuleset(DefaultBridge, m.subnet, m.store.list()).backends
-			if err := m.host.tables.conn.SetDeleteElements(m.host.tables.backendMap(DefaultBridge), elements(all[:1])); err != nil {
+			first := buildRuleset(DefaultBridge, m.subnet, m.store.list()).maps[0]
+			if err := m.host.tables.conn.SetDeleteElements(m.host.tables.set(DefaultBridge, first.name), elements(first.backends[:1])); err != nil {
 				return err
 			}
 			return m.host.tables.conn.Flush()

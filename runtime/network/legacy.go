@@ -104,7 +104,7 @@ func parseLegacy(info, entries []byte, bridge string) (*foreignChain, error) {
 	}
 	first := binary.NativeEndian.Uint32(info[iptInfoHooks+4*hookForward:])
 	policy := binary.NativeEndian.Uint32(info[iptInfoUnder+4*hookForward:])
-	c := foreignChain{family: "ip", table: "filter", name: "FORWARD"}
+	c := foreignChain{command: "iptables-legacy", family: "ip", table: "filter", name: "FORWARD"}
 	drops := false
 	for at := uint32(0); int(at)+iptEntrySize <= len(entries); {
 		e := entries[at:]

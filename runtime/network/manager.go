@@ -10,8 +10,8 @@ import (
 )
 
 // Manager owns one bridge, its leases and one nftables table (named after the
-// bridge). It is safe for concurrent use: one lock is held for the length of a
-// call, because the kernel takes one for the same work anyway.
+// bridge). It is safe for concurrent use: one lock is held for almost the
+// length of a call, because the kernel takes one for the same work anyway.
 type Manager struct {
 	options Options
 	log     *slog.Logger
@@ -19,8 +19,9 @@ type Manager struct {
 	mu       sync.Mutex
 	closed   bool
 	store    *leaseStore
-	subnet   netip.Prefix // zero until the first Attach chooses it
-	host     *host        // nil until something is done on the host
+	leaving  map[string]bool // runs being detached: not published any more
+	subnet   netip.Prefix    // zero until the first Attach chooses it
+	host     *host           // nil until something is done on the host
 	reserved reservations
 	seen     seen
 }
@@ -59,7 +60,7 @@ func Open(o Options) (*Manager, error) {
 	if err != nil {
 		return nil, fmt.Errorf("leases: %w", err)
 	}
-	m := &Manager{options: o, log: o.Logger, store: store, reserved: reservations{}}
+	m := &Manager{options: o, log: o.Logger, store: store, leaving: map[string]bool{}, reserved: reservations{}}
 	if m.subnet, err = store.subnet(); err != nil {
 		return nil, fmt.Errorf("leases: %w", err)
 	}

@@ -70,7 +70,7 @@ func (m *Manager) syncTable() error { return m.sync(true) }
 func (m *Manager) unpublish() error { return m.sync(false) }
 
 func (m *Manager) sync(create bool) error {
-	want := buildRuleset(m.options.Bridge, m.subnet, m.store.list())
+	want := buildRuleset(m.options.Bridge, m.subnet, m.published())
 	gen, err := m.host.tables.generation()
 	if err != nil {
 		return err

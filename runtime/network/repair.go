@@ -12,6 +12,29 @@ import (
 // table was changed by somebody else. It does all it can and joins what it
 // could not: ErrDeviceGone and ErrPortTaken name runs and ports to see to.
 func (m *Manager) Repair(ctx context.Context, live []string) error {
+	if err := m.checkOwner(ctx); err != nil {
+		return err
+	}
+	var errs []error
+	for _, l := range m.Leases() {
+		if !slices.Contains(live, l.Run) {
+			errs = append(errs, m.Detach(ctx, l.Run))
+		}
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.open(); err != nil {
+		return errors.Join(append(errs, err)...)
+	}
+	errs = append(errs, m.removeStrays(m.store.list()))
+	if leases := m.published(); len(leases) > 0 {
+		errs = append(errs, m.heal(leases))
+	}
+	return errors.Join(errs...)
+}
+
+// checkOwner refuses to touch what stands under our names but is another's.
+func (m *Manager) checkOwner(ctx context.Context) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if err := ctx.Err(); err != nil {
@@ -20,21 +43,8 @@ func (m *Manager) Repair(ctx context.Context, live []string) error {
 	if err := m.open(); err != nil {
 		return err
 	}
-	if _, err := m.findBridge(); err != nil {
-		return err
-	}
-	var errs []error
-	for _, l := range m.store.list() {
-		if !slices.Contains(live, l.Run) {
-			errs = append(errs, m.remove(l.Run))
-		}
-	}
-	leases := m.store.list()
-	errs = append(errs, m.removeStrays(leases))
-	if len(leases) > 0 {
-		errs = append(errs, m.heal(leases))
-	}
-	return errors.Join(errs...)
+	_, err := m.findBridge()
+	return err
 }
 
 // Heal is the part of Repair that needs no knowledge of what runs: it puts
@@ -46,7 +56,7 @@ func (m *Manager) Heal(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	leases := m.store.list()
+	leases := m.published()
 	if len(leases) == 0 {
 		return nil
 	}
@@ -66,7 +76,7 @@ func (m *Manager) heal(leases []Lease) error {
 		case d == nil:
 			err = ErrDeviceGone
 		case d.Attrs().MasterIndex != bridge.Attrs().Index:
-			err = m.host.addPort(bridge, l.Device)
+			err = m.host.addPort(bridge, d)
 		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("run %s: device %s: %w", l.Run, l.Device, err))

@@ -16,9 +16,10 @@ import (
 // ruleset is the whole table as data. It is built from the leases alone, read
 // back from the kernel into the same shape, and compared as text.
 type ruleset struct {
-	table    string
-	chains   []chain
-	backends []backend
+	table  string
+	chains []chain      // by name
+	maps   []backendMap // by name
+	text   chainText
 }
 
 // chain is a base chain if it has a hook.
@@ -37,24 +38,31 @@ type rule struct {
 	exprs []expr.Any
 }
 
-// backend is one element of the map: connections to a published socket whose
-// draw came out as slot go to the container.
+// backendMap is one map from what is published to a container. There is one
+// for each number of choices left: choosing among n replicas is asking whether
+// it shall be the first of n, else the first of the n-1 others, and so on, each time
+// with the right odds. So a socket with three replicas stands in the maps for 3,
+// 2 and 1, and any number of sockets share the maps and the rules.
+type backendMap struct {
+	name     string
+	backends []backend
+}
+
+// backend is one element: connections to a published socket go to a container.
 type backend struct {
 	socket
-	slot slot
+	left uint32 // replicas to choose from, this one included
 	to   netip.AddrPort
 }
 
-// slot is one of n equal chances. The n is part of it, so that one map can
-// hold sockets with different numbers of replicas.
-type slot struct{ n, i uint32 }
-
-// maxReplicas bounds what slot.key can tell apart.
-const maxReplicas = 1 << 16
-
-func (s slot) key() uint32 { return s.n<<16 | s.i }
-
-func slotOf(key uint32) slot { return slot{key >> 16, key & (maxReplicas - 1)} }
+// mapName says which map an element belongs to. Sockets on all addresses have
+// maps of their own: their key is without the address.
+func (b backend) mapName() string {
+	if b.ip.IsUnspecified() {
+		return fmt.Sprintf("%s_%d", mapAnyAddress, b.left)
+	}
+	return fmt.Sprintf("%s_%d", mapOneAddress, b.left)
+}
 
 // Names within the table.
 const (
@@ -64,24 +72,33 @@ const (
 	chainPublished = "published"
 	chainForward   = "forward"
 	chainOutgoing  = "outgoing"
-	mapBackends    = "backends"
+	mapOneAddress  = "by_address"
+	mapAnyAddress  = "by_port"
 )
 
 // buildRuleset says what the kernel should hold. doc.go has the picture.
 func buildRuleset(bridge string, subnet netip.Prefix, leases []Lease) *ruleset {
 	backends := backendsOf(leases)
-	return &ruleset{
-		table: bridge,
-		chains: sortedChains([]chain{
+	return newRuleset(bridge,
+		[]chain{
 			{chainGuard, nftables.ChainTypeFilter, nftables.ChainHookPrerouting, nftables.ChainPriorityRaw, guardRules()},
 			{chainIncoming, nftables.ChainTypeNAT, nftables.ChainHookPrerouting, nftables.ChainPriorityNATDest, dispatchRules()},
 			{chainLocal, nftables.ChainTypeNAT, nftables.ChainHookOutput, nftables.ChainPriorityNATDest, dispatchRules()},
 			{name: chainPublished, rules: publishRules(backends)},
 			{chainForward, nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityFilter, forwardRules(bridge)},
 			{chainOutgoing, nftables.ChainTypeNAT, nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource, masqueradeRules(bridge, subnet)},
-		}),
-		backends: backends,
+		},
+		mapsOf(backends))
+}
+
+// newRuleset brings both parts into the order in which they are compared.
+func newRuleset(table string, chains []chain, maps []backendMap) *ruleset {
+	slices.SortFunc(chains, func(a, b chain) int { return strings.Compare(a.name, b.name) })
+	slices.SortFunc(maps, func(a, b backendMap) int { return strings.Compare(a.name, b.name) })
+	for _, m := range maps {
+		slices.SortFunc(m.backends, compareBackends)
 	}
+	return &ruleset{table: table, chains: chains, maps: maps, text: printChains(chains)}
 }
 
 // guardRules stand before connection tracking, so that the answers to
@@ -98,21 +115,23 @@ func dispatchRules() []rule {
 	return []rule{newRule("only what is addressed to the host can be published", toLocal(), verdict(expr.VerdictJump, chainPublished))}
 }
 
-// publishRules draw a slot and look it up, once for each number of replicas
-// that occurs: the modulus of a draw is fixed in the rule. The draw is random
-// and not round robin, because the counter would be common to all sockets with
-// that many replicas, and clients that use two of them in turn would always meet the same replica.
+// publishRules ask the maps, those with the most choices first. The draw is
+// random and not round robin, because a rule's counter would be common to all
+// sockets, and clients that use two of them in turn would always meet the same replica.
 func publishRules(backends []backend) []rule {
-	var sizes []uint32
-	for _, b := range backends {
-		sizes = append(sizes, b.slot.n)
-	}
-	slices.Sort(sizes)
+	maps := slices.Clone(backends)
+	slices.SortFunc(maps, func(a, b backend) int {
+		return cmp.Or(cmp.Compare(b.left, a.left), strings.Compare(a.mapName(), b.mapName()))
+	})
+	maps = slices.CompactFunc(maps, func(a, b backend) bool { return a.mapName() == b.mapName() })
 	var out []rule
-	for _, n := range slices.Compact(sizes) {
-		out = append(out,
-			newRule(fmt.Sprintf("one address, %d behind it", n), loadAddress(), loadPort(), draw(n), translate()),
-			newRule(fmt.Sprintf("all addresses, %d behind them", n), loadAnyAddress(), loadPort(), draw(n), translate()))
+	for _, b := range maps {
+		where, load := "one address", loadAddress(regFirst)
+		port := loadPort(regSecond, regThird)
+		if b.ip.IsUnspecified() {
+			where, load, port = "all addresses", nil, loadPort(regFirst, regSecond)
+		}
+		out = append(out, newRule(fmt.Sprintf("%s, 1 of %d", where, b.left), draw(b.left), load, port, translate(b.mapName())))
 	}
 	return out
 }
@@ -139,8 +158,8 @@ func masqueradeRules(bridge string, subnet netip.Prefix) []rule {
 	}
 }
 
-// backendsOf gives every published socket its slots. The order within a socket
-// is by address, so that equal leases give equal elements.
+// backendsOf lists every published socket's containers. The order within a
+// socket is by address, so that equal leases give equal elements.
 func backendsOf(leases []Lease) []backend {
 	groups := map[socket][]netip.AddrPort{}
 	for _, l := range leases {
@@ -152,33 +171,35 @@ func backendsOf(leases []Lease) []backend {
 	for s, to := range groups {
 		slices.SortFunc(to, netip.AddrPort.Compare)
 		to = slices.Compact(to)
-		to = to[:min(len(to), maxReplicas-1)]
 		for i, t := range to {
-			out = append(out, backend{s, slot{uint32(len(to)), uint32(i)}, t})
+			out = append(out, backend{s, uint32(i + 1), t})
 		}
 	}
-	return sortedBackends(out)
+	return out
 }
 
-func sortedBackends(b []backend) []backend {
-	slices.SortFunc(b, func(a, b backend) int {
-		return cmp.Or(compareSockets(a.socket, b.socket), cmp.Compare(a.slot.key(), b.slot.key()), a.to.Compare(b.to))
-	})
-	return b
+func mapsOf(backends []backend) []backendMap {
+	byName := map[string][]backend{}
+	for _, b := range backends {
+		byName[b.mapName()] = append(byName[b.mapName()], b)
+	}
+	var out []backendMap
+	for name, b := range byName {
+		out = append(out, backendMap{name, b})
+	}
+	return out
 }
 
-func sortedChains(c []chain) []chain {
-	slices.SortFunc(c, func(a, b chain) int { return strings.Compare(a.name, b.name) })
-	return c
+func compareBackends(a, b backend) int {
+	return cmp.Or(compareSockets(a.socket, b.socket), cmp.Compare(a.left, b.left), a.to.Compare(b.to))
 }
 
-// The rest is the vocabulary of the rules above. Registers: a map's key is
-// four consecutive 32-bit registers; the first also goes by its old 128-bit name, which is how the kernel prints it.
+// The rest is the vocabulary of the rules above. Registers: a map's key stands
+// in consecutive 32-bit registers; the first also goes by its old 128-bit name, which is how the kernel prints it.
 const (
 	regFirst  = unix.NFT_REG_1
 	regSecond = unix.NFT_REG32_01
 	regThird  = unix.NFT_REG32_02
-	regFourth = unix.NFT_REG32_03
 
 	fromAddress = 12 // offsets in the IPv4 header
 	toAddress   = 16
@@ -206,13 +227,21 @@ func device(key expr.MetaKey, name string, equal bool) []expr.Any {
 	}
 }
 
+// address compares whole bytes where the prefix ends with one, as nft itself
+// does: so a table that was saved and loaded by nft still equals ours.
 func address(offset uint32, p netip.Prefix, equal bool) []expr.Any {
-	var mask [4]byte
-	binary.BigEndian.PutUint32(mask[:], ^uint32(0)<<(32-p.Bits()))
+	load := &expr.Payload{DestRegister: regFirst, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: 4}
+	compare := &expr.Cmp{Op: equality(equal), Register: regFirst, Data: p.Addr().AsSlice()}
+	if p.Bits()%8 == 0 {
+		n := p.Bits() / 8
+		load.Len, compare.Data = uint32(n), compare.Data[:n]
+		return []expr.Any{load, compare}
+	}
+	mask := binary.BigEndian.AppendUint32(nil, ^uint32(0)<<(32-p.Bits()))
 	return []expr.Any{
-		&expr.Payload{DestRegister: regFirst, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: 4},
-		&expr.Bitwise{SourceRegister: regFirst, DestRegister: regFirst, Len: 4, Mask: mask[:], Xor: make([]byte, 4)},
-		&expr.Cmp{Op: equality(equal), Register: regFirst, Data: p.Addr().AsSlice()},
+		load,
+		&expr.Bitwise{SourceRegister: regFirst, DestRegister: regFirst, Len: 4, Mask: mask, Xor: make([]byte, 4)},
+		compare,
 	}
 }
 
@@ -231,32 +260,35 @@ func toLocal() []expr.Any {
 	}
 }
 
-func loadAddress() []expr.Any {
-	return []expr.Any{&expr.Payload{DestRegister: regFirst, Base: expr.PayloadBaseNetworkHeader, Offset: toAddress, Len: 4}}
-}
-
-func loadAnyAddress() []expr.Any {
-	return []expr.Any{&expr.Immediate{Register: regFirst, Data: make([]byte, 4)}}
+func loadAddress(reg uint32) []expr.Any {
+	return []expr.Any{&expr.Payload{DestRegister: reg, Base: expr.PayloadBaseNetworkHeader, Offset: toAddress, Len: 4}}
 }
 
 // loadPort needs no guard for protocols without ports: their number is part of
 // the key and stands in no element.
-func loadPort() []expr.Any {
+func loadPort(proto, port uint32) []expr.Any {
 	return []expr.Any{
-		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: regSecond},
-		&expr.Payload{DestRegister: regThird, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: proto},
+		&expr.Payload{DestRegister: port, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
 	}
 }
 
+// draw goes on with the rule in one of n cases.
 func draw(n uint32) []expr.Any {
-	return []expr.Any{&expr.Numgen{Register: regFourth, Type: unix.NFT_NG_RANDOM, Modulus: n, Offset: slot{n, 0}.key()}}
+	if n == 1 {
+		return nil
+	}
+	return []expr.Any{
+		&expr.Numgen{Register: regFirst, Type: unix.NFT_NG_RANDOM, Modulus: n},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: regFirst, Data: native32(0)},
+	}
 }
 
-// translate looks the four registers up. What is not found ends the rule; what
-// is found is an address in the first register and a port in the second.
-func translate() []expr.Any {
+// translate looks the key up. What is not found ends the rule; what is found
+// is an address in the first register and a port in the second.
+func translate(name string) []expr.Any {
 	return []expr.Any{
-		&expr.Lookup{SourceRegister: regFirst, DestRegister: regFirst, IsDestRegSet: true, SetName: mapBackends},
+		&expr.Lookup{SourceRegister: regFirst, DestRegister: regFirst, IsDestRegSet: true, SetName: name},
 		&expr.NAT{Type: expr.NATTypeDestNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: regFirst, RegProtoMin: regSecond, Specified: true},
 	}
 }

@@ -8,51 +8,60 @@ import (
 	"github.com/google/nftables/expr"
 )
 
-// sameChains tells whether two rulesets differ in nothing but the map.
-func (r *ruleset) sameChains(o *ruleset) bool {
-	return slices.Equal(r.chainText(""), o.chainText(""))
+// chainText is the chains in print, made once: comparing is all we do with it.
+type chainText struct {
+	fixed     string // all chains but published
+	published string
+}
+
+func printChains(chains []chain) chainText {
+	var fixed, published strings.Builder
+	for _, c := range chains {
+		b := &fixed
+		if c.name == chainPublished {
+			b = &published
+		}
+		fmt.Fprintf(b, "chain %s", c.name)
+		if c.hook != nil && c.priority != nil {
+			fmt.Fprintf(b, " (%s, hook %s, priority %d)", c.kind, hookName(*c.hook), *c.priority)
+		}
+		fmt.Fprintln(b)
+		for _, r := range c.rules {
+			fmt.Fprintf(b, "\t%s\n", r)
+		}
+	}
+	return chainText{fixed.String(), published.String()}
 }
 
 // equal tells whether the kernel would behave the same with either.
 func (r *ruleset) equal(o *ruleset) bool {
-	return r.table == o.table && r.sameChains(o) && slices.Equal(r.backends, o.backends)
+	return r.table == o.table && r.text == o.text &&
+		slices.EqualFunc(r.maps, o.maps, func(a, b backendMap) bool {
+			return a.name == b.name && slices.Equal(a.backends, b.backends)
+		})
+}
+
+// onlyPublishedDiffers tells whether maps and the rules of the published chain
+// are all that has to change.
+func (r *ruleset) onlyPublishedDiffers(o *ruleset) bool {
+	return r.text.fixed == o.text.fixed && r.text.published != ""
 }
 
 // String prints the ruleset for tests and people.
 func (r *ruleset) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "table ip %s\n", r.table)
-	for _, l := range r.chainText("") {
-		fmt.Fprintln(&b, l)
-	}
-	fmt.Fprintf(&b, "map %s\n", mapBackends)
-	for _, e := range r.backends {
-		fmt.Fprintf(&b, "\t%s\n", e)
+	fmt.Fprintf(&b, "table ip %s\n%s%s", r.table, r.text.fixed, r.text.published)
+	for _, m := range r.maps {
+		fmt.Fprintf(&b, "map %s\n", m.name)
+		for _, e := range m.backends {
+			fmt.Fprintf(&b, "\t%s\n", e)
+		}
 	}
 	return b.String()
 }
 
 func (b backend) String() string {
-	return fmt.Sprintf("%s . %s . %d . %d of %d : %s", b.ip, b.proto, b.port, b.slot.i+1, b.slot.n, b.to)
-}
-
-// chainText prints the chains, or all but one.
-func (r *ruleset) chainText(except string) []string {
-	var out []string
-	for _, c := range r.chains {
-		if c.name == except {
-			continue
-		}
-		head := "chain " + c.name
-		if c.hook != nil && c.priority != nil {
-			head += fmt.Sprintf(" (%s, hook %s, priority %d)", c.kind, hookName(*c.hook), *c.priority)
-		}
-		out = append(out, head)
-		for _, rl := range c.rules {
-			out = append(out, "\t"+rl.String())
-		}
-	}
-	return out
+	return fmt.Sprintf("%s . %s . %d : %s", b.ip, b.proto, b.port, b.to)
 }
 
 func (r rule) String() string {
@@ -130,11 +139,4 @@ func ctName(k expr.CtKey) string {
 
 func verdictName(k expr.VerdictKind) string {
 	return name(k, map[expr.VerdictKind]string{expr.VerdictAccept: "accept", expr.VerdictDrop: "drop", expr.VerdictJump: "jump", expr.VerdictGoto: "goto", expr.VerdictReturn: "return"})
-}
-
-// onlyPublishedDiffers tells whether elements and the rules of the published
-// chain are all that has to change.
-func (r *ruleset) onlyPublishedDiffers(o *ruleset) bool {
-	return slices.Equal(r.chainText(chainPublished), o.chainText(chainPublished)) &&
-		slices.ContainsFunc(r.chains, func(c chain) bool { return c.name == chainPublished && c.hook == nil })
 }

@@ -158,11 +158,18 @@ func serve(t testing.TB, ns *os.File, addr, name string) {
 	t.Cleanup(func() { l.Close(); <-done })
 }
 
+// patience is longer than TCP's first retransmission: the kernel brings a new
+// link's queues up a little after it says that the link is up.
+const (
+	patience = 5 * time.Second
+	briefly  = time.Second
+)
+
 // call connects from ns and returns the answer.
-func call(ns *os.File, addr string) (string, error) {
+func call(ns *os.File, addr string, wait time.Duration) (string, error) {
 	var out []byte
 	err := nsthread.Net(ns, func() error {
-		c, err := net.DialTimeout("tcp4", addr, time.Second)
+		c, err := net.DialTimeout("tcp4", addr, wait)
 		if err != nil {
 			return err
 		}
@@ -176,7 +183,7 @@ func call(ns *os.File, addr string) (string, error) {
 
 func wantCall(t testing.TB, ns *os.File, addr, want string) {
 	t.Helper()
-	got, err := call(ns, addr)
+	got, err := call(ns, addr, patience)
 	if err != nil || got != want {
 		t.Errorf("call %s: got %q, %v; want %q", addr, got, err, want)
 	}
@@ -185,7 +192,7 @@ func wantCall(t testing.TB, ns *os.File, addr, want string) {
 // wantSilence asserts that packets are dropped, not refused.
 func wantSilence(t testing.TB, ns *os.File, addr string) {
 	t.Helper()
-	got, err := call(ns, addr)
+	got, err := call(ns, addr, briefly)
 	if timeout, ok := errors.AsType[net.Error](err); !ok || !timeout.Timeout() {
 		t.Errorf("call %s: got %q, %v; want a timeout", addr, got, err)
 	}
