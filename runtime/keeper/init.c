@@ -12,7 +12,7 @@
  * For the same reason there is no stdio and no malloc here.
  *
  * MODE is "i" (stay as init: reap, forward signals, record how the program
- * ended) or "x" (become the program). ERR is a pipe on which a failure is
+ * ended, see its output into the log) or "x" (become the program). ERR is a pipe on which a failure is
  * reported; it closes by itself when the program's exec succeeds. RECORD is
  * where init writes the raw wait status, FILTER a compiled seccomp program,
  * FLAGS its flags for seccomp(2). -1 stands for none.
@@ -182,12 +182,52 @@ static void fresh_signals(void)
 	sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
+/* unread is how many bytes of output nobody has copied yet. */
+static int unread(int fd)
+{
+	struct stat st;
+	int n = 0;
+
+	if (fstat(fd, &st) < 0 || !S_ISFIFO(st.st_mode) || ioctl(fd, FIONREAD, &n) < 0)
+		return 0;
+	return n;
+}
+
+/*
+ * linger waits until the output is in the log: a pipe that nobody holds open
+ * loses what is in it, and while no keeper lives only we hold it. With a keeper
+ * this takes some microseconds.
+ */
+static void linger(const sigset_t *all)
+{
+	struct timespec pause = {.tv_nsec = 100 * 1000};
+
+	while (unread(1) > 0 || unread(2) > 0) {
+		sigtimedwait(all, NULL, &pause);
+		if (pause.tv_nsec < 100 * 1000 * 1000)
+			pause.tv_nsec *= 2;
+	}
+}
+
+/* end_others ends and reaps all that is left of the container. */
+static void end_others(const sigset_t *all)
+{
+	struct timespec pause = {.tv_nsec = 20 * 1000 * 1000};
+	pid_t pid;
+
+	if (getpid() != 1)
+		return; /* not our namespace: the keeper knows by the control group who is left */
+	kill(-1, SIGKILL);
+	while ((pid = waitpid(-1, NULL, WNOHANG)) >= 0)
+		if (pid == 0)
+			sigtimedwait(all, NULL, &pause);
+}
+
 /*
  * finish writes how the program ended where it outlives the keeper, and ends
- * as the program did, as far as an exit code can say so. The end of PID 1 ends
- * whatever is left in the namespace.
+ * as the program did, as far as an exit code can say so.
  */
-static void __attribute__((noreturn)) finish(const struct job *j, int status)
+static void __attribute__((noreturn)) finish(const struct job *j, int status, const sigset_t *all)
 {
 	struct wherry_record r = {.magic = WHERRY_RECORD_MAGIC, .status = status};
 	struct timespec now = {0};
@@ -199,6 +239,8 @@ static void __attribute__((noreturn)) finish(const struct job *j, int status)
 	if (j->record >= 0)
 		n = pwrite(j->record, &r, sizeof(r), 0);
 	(void)n;
+	end_others(all);
+	linger(all);
 	_exit(WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status));
 }
 
@@ -237,7 +279,7 @@ static void __attribute__((noreturn)) supervise(const struct job *j, pid_t child
 		}
 		while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
 			if (pid == child)
-				finish(j, status);
+				finish(j, status, all);
 	}
 }
 

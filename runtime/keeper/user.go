@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/moby/sys/user"
@@ -40,7 +41,14 @@ func lookupUser(root *os.File, want string) (identity, error) {
 	if err != nil {
 		return identity{}, fmt.Errorf("user %q: %w", want, err)
 	}
-	return identity{uid: u.Uid, gid: u.Gid, groups: u.Sgids, home: u.Home}, nil
+	// The primary group is a supplementary one too, or a process could shed it by a set-group-id program (CVE-2022-36109).
+	groups := []int{u.Gid}
+	for _, g := range u.Sgids {
+		if !slices.Contains(groups, g) {
+			groups = append(groups, g)
+		}
+	}
+	return identity{uid: u.Uid, gid: u.Gid, groups: groups, home: u.Home}, nil
 }
 
 // accountFile reads a file of the image; one that is not there is empty.

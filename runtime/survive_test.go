@@ -1,0 +1,308 @@
+package runtime_test
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/wherry-run/wherry/runtime"
+)
+
+// counter is a container that writes growing numbers, some thousand a second.
+func counter(w *world) runtime.Config {
+	return w.config("sh", "-c", "i=0; while true; do i=$((i+1)); echo $i; done")
+}
+
+// killKeeper ends the keeper as an out-of-memory kill would, and waits until
+// the runtime has brought up another one.
+func killKeeper(w *world) {
+	w.tb.Helper()
+	old := w.rt.KeeperPid()
+	if err := unix.Kill(old, unix.SIGKILL); err != nil {
+		w.tb.Fatal(err)
+	}
+	w.await("a new keeper", func() bool { pid := w.rt.KeeperPid(); return pid != 0 && pid != old })
+}
+
+// await polls for what the kernel or another process does in its own time.
+func (w *world) await(what string, ok func() bool) {
+	w.tb.Helper()
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+		if ok() {
+			return
+		}
+	}
+	w.tb.Fatalf("%s: not within 20 s", what)
+}
+
+// checkSequence looks for gaps in what a counter wrote. A piece may repeat
+// where a keeper was killed.
+func checkSequence(t *testing.T, text string) int {
+	t.Helper()
+	last := 0
+	for line := range strings.Lines(text) {
+		if !strings.HasSuffix(line, "\n") {
+			break
+		}
+		n := 0
+		if _, err := fmt.Sscan(line, &n); err != nil {
+			t.Fatalf("line %q after %d: %v", line, last, err)
+		}
+		if n > last+1 {
+			t.Fatalf("gap: %d after %d", n, last)
+		}
+		last = max(last, n)
+	}
+	return last
+}
+
+func TestKeeperKilled(t *testing.T) {
+	w := newWorld(t)
+	c := counter(w)
+	st := w.start(c)
+	events := w.rt.Events(t.Context())
+	if e := <-events; e.Type != runtime.EventGap {
+		t.Errorf("first event = %+v, want a gap", e)
+	}
+	for range 5 {
+		w.await("output", func() bool { fi, err := os.Stat(c.Log.Path); return err == nil && fi.Size() > 10000 })
+		killKeeper(w)
+		now, err := w.rt.Get(t.Context(), c.ID())
+		if err != nil || now.Pid != st.Pid || now.State != runtime.Running {
+			t.Fatalf("after the kill: %+v, %v; pid was %d", now, err, st.Pid)
+		}
+		if e := <-events; e.Type != runtime.EventGap {
+			t.Errorf("event = %+v, want a gap", e)
+		}
+	}
+	before := checkSequence(t, w.text(c))
+	w.await("more output", func() bool { return checkSequence(t, w.text(c)) > before })
+	if err := w.rt.Signal(t.Context(), c.ID(), "KILL"); err != nil {
+		t.Fatal(err)
+	}
+	exit, err := w.rt.Wait(t.Context(), c.ID())
+	if err != nil || exit.Signal != "SIGKILL" || exit.Unknown {
+		t.Errorf("exit = %+v, %v, want SIGKILL", exit, err)
+	}
+	if e := <-events; e.Type != runtime.EventExit || e.ID != c.ID() || !e.Status.Drained {
+		t.Errorf("event = %+v, want the exit", e)
+	}
+	checkSequence(t, w.text(c))
+}
+
+// TestEndWhileAway: a container that ends while no keeper lives has its true
+// code and all of its output.
+func TestEndWhileAway(t *testing.T) {
+	for _, tt := range []struct {
+		name, script string
+		want         runtime.Exit
+	}{
+		{"code", "read x; echo last words; exit 7", runtime.Exit{Code: 7}},
+		{"signal", "read x; echo last words; kill -TERM $$; sleep 5", runtime.Exit{Signal: "SIGTERM"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := newWorld(t)
+			hold := filepath.Join(w.run, "hold")
+			if err := unix.Mkfifo(hold, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			c := w.config("sh", "-c", "{ "+tt.script+"; } < /hold")
+			c.Spec.Mounts = append(c.Spec.Mounts, bind(hold, "/hold"))
+			st := w.start(c)
+			keeper := w.rt.KeeperPid()
+			w.rt.Close()
+			unix.Kill(keeper, unix.SIGKILL)
+			w.gone(keeper)
+			release(t, hold)
+			// The init waits for somebody to read the last words.
+			w.await("the program's end", func() bool {
+				b, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", st.Pid))
+				return err == nil && len(b) == 0
+			})
+			w.rt = w.open(builtKeeper)
+			exit := w.finish(c)
+			if exit.Code != tt.want.Code || exit.Signal != tt.want.Signal || exit.Unknown {
+				t.Errorf("exit = %+v, want %+v", exit, tt.want)
+			}
+			if got := w.text(c); got != "last words\n" {
+				t.Errorf("output = %q", got)
+			}
+		})
+	}
+}
+
+// release lets a container go on that reads from the pipe at path.
+func release(t *testing.T, path string) {
+	t.Helper()
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fmt.Fprintln(f, "go")
+	f.Close()
+}
+
+// TestEndWithoutInit: without an init there is no record. What cannot be known
+// is unknown, never a code.
+func TestEndWithoutInit(t *testing.T) {
+	w := newWorld(t)
+	hold := filepath.Join(w.run, "hold")
+	if err := unix.Mkfifo(hold, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c := w.config("sh", "-c", "read x < /hold; exit 7")
+	c.Init = false
+	c.Spec.Mounts = append(c.Spec.Mounts, bind(hold, "/hold"))
+	st := w.start(c)
+	keeper := w.rt.KeeperPid()
+	w.rt.Close()
+	unix.Kill(keeper, unix.SIGKILL)
+	w.gone(keeper)
+	release(t, hold)
+	w.gone(st.Pid)
+	w.rt = w.open(builtKeeper)
+	if exit := w.finish(c); !exit.Unknown && exit.Code != 7 {
+		t.Errorf("exit = %+v, want unknown, or 7 from a kernel that remembers", exit)
+	}
+}
+
+func TestUpgrade(t *testing.T) {
+	w := newWorld(t)
+	c := counter(w)
+	st := w.start(c)
+	keeper := w.rt.KeeperPid()
+	other := filepath.Join(w.root, "other-keeper")
+	b, err := os.ReadFile(builtKeeper)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(other, append(b, "another build"...), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.rt.Upgrade(t.Context(), other); err != nil {
+		t.Fatalf("upgrade: %v\n%s", err, w.keeperLog())
+	}
+	if pid := w.rt.KeeperPid(); pid != keeper {
+		t.Errorf("keeper's pid = %d, was %d", pid, keeper)
+	}
+	if exe, _ := os.Readlink(fmt.Sprintf("/proc/%d/exe", keeper)); exe != other {
+		t.Errorf("keeper runs %s, want %s", exe, other)
+	}
+	now, err := w.rt.Get(t.Context(), c.ID())
+	if err != nil || now.Pid != st.Pid || now.State != runtime.Running {
+		t.Fatalf("after the upgrade: %+v, %v", now, err)
+	}
+	before := checkSequence(t, w.text(c))
+	w.await("more output", func() bool { return checkSequence(t, w.text(c)) > before })
+	// A new container, and the end of the old one, with the new binary.
+	d := w.config("sh", "-c", "exit 3")
+	w.start(d)
+	if exit := w.finish(d); exit.Code != 3 {
+		t.Errorf("exit = %+v, want 3", exit)
+	}
+	if err := w.rt.Kill(t.Context(), c.ID()); err != nil {
+		t.Fatal(err)
+	}
+	if exit := w.finish(c); exit.Signal != "SIGKILL" {
+		t.Errorf("exit = %+v, want SIGKILL", exit)
+	}
+}
+
+func TestUpgradeRefused(t *testing.T) {
+	w := newWorld(t)
+	c := w.config("sleep", "1000")
+	st := w.start(c)
+	keeper := w.rt.KeeperPid()
+	for _, binary := range []string{"/bin/false", "/no/such/keeper", filepath.Join(w.lower, "bin/plain")} {
+		if err := w.rt.Upgrade(t.Context(), binary); err == nil {
+			t.Errorf("upgrade to %s: no error", binary)
+		} else {
+			t.Log(err)
+		}
+	}
+	now, err := w.rt.Get(t.Context(), c.ID())
+	if err != nil || now.Pid != st.Pid || w.rt.KeeperPid() != keeper {
+		t.Errorf("after refused upgrades: %+v, %v, keeper %d", now, err, w.rt.KeeperPid())
+	}
+}
+
+// TestHalfDoneStart: a keeper that dies in the middle of a start leaves it to
+// the next one to undo.
+func TestHalfDoneStart(t *testing.T) {
+	w := newWorld(t)
+	for i := range 8 {
+		c := w.config("sleep", "1000")
+		done := make(chan error, 1)
+		go func() {
+			_, err := w.rt.Start(w.ctx(), c)
+			done <- err
+		}()
+		time.Sleep(time.Duration(4*i+1) * time.Millisecond) // a different place each time
+		killKeeper(w)
+		err := <-done
+		if err != nil && !errors.Is(err, runtime.ErrKeeper) {
+			t.Errorf("start: %v, want ErrKeeper", err)
+		}
+		st, gerr := w.rt.Get(t.Context(), c.ID())
+		switch {
+		case gerr == nil && st.State == runtime.Running:
+			w.rt.Kill(t.Context(), c.ID())
+			w.finish(c)
+		case !errors.Is(gerr, runtime.ErrNotFound):
+			t.Errorf("after the kill: %+v, %v", st, gerr)
+		}
+		w.checkContainersLeft()
+	}
+}
+
+func TestOutOfMemory(t *testing.T) {
+	w := newWorld(t)
+	for _, init := range []bool{true, false} {
+		c := w.config("tail", "/dev/zero")
+		c.Init = init
+		limit := int64(32 << 20)
+		c.Spec.Linux.Resources.Memory = &specs.LinuxMemory{Limit: &limit}
+		events := w.rt.Events(t.Context())
+		<-events
+		w.start(c)
+		exit := w.finish(c)
+		if !exit.OOM || exit.Signal != "SIGKILL" || exit.Memory == nil || exit.Memory.Limit != limit {
+			t.Errorf("init %v: exit = %+v, want an OOM kill", init, exit)
+		}
+	}
+	// Killed by hand under a limit is no lack of memory.
+	c := w.config("sleep", "1000")
+	limit := int64(32 << 20)
+	c.Spec.Linux.Resources.Memory = &specs.LinuxMemory{Limit: &limit}
+	w.start(c)
+	w.rt.Signal(t.Context(), c.ID(), "9")
+	if exit := w.finish(c); exit.OOM || exit.Signal != "SIGKILL" {
+		t.Errorf("exit = %+v, want a plain SIGKILL", exit)
+	}
+}
+
+// TestOOMOfAChild: the container lives on and an event says what happened.
+func TestOOMOfAChild(t *testing.T) {
+	w := newWorld(t)
+	c := w.config("sh", "-c", "tail /dev/zero; sleep 1000")
+	limit := int64(32 << 20)
+	c.Spec.Linux.Resources.Memory = &specs.LinuxMemory{Limit: &limit}
+	c.Spec.Linux.Resources.Unified = map[string]string{"memory.oom.group": "0"}
+	if groups, _ := filepath.Glob("/sys/fs/cgroup/memory"); len(groups) > 0 {
+		c.Spec.Linux.Resources.Unified = nil
+	}
+	events := w.rt.Events(w.ctx())
+	<-events
+	w.start(c)
+	e := <-events
+	if e.Type != runtime.EventOOM || e.ID != c.ID() || e.Status.State != runtime.Running {
+		t.Errorf("event = %+v, want an OOM kill in a living container", e)
+	}
+}
