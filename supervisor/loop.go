@@ -130,7 +130,6 @@ func (l *loop) drain() {
 // find in the snapshot what they asked for.
 func (l *loop) step() {
 	err := l.commit()
-	l.autoRemove(time.Now())
 	l.plan = plan.Compute(l.input(time.Now()))
 	for _, a := range l.plan.Actions {
 		l.dispatch(a)
@@ -148,6 +147,9 @@ func (l *loop) step() {
 		reply(err)
 	}
 	l.replies = nil
+	if l.autoRemove(time.Now()) {
+		l.step()
+	}
 }
 
 func (l *loop) commit() error {

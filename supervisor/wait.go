@@ -113,16 +113,17 @@ const autoGrace = 10 * time.Second
 
 // autoRemove removes the units that asked for it once they have ended for
 // good, also if the client that started them has died. Nobody's unread output
-// is taken away: readers come first.
-func (l *loop) autoRemove(now time.Time) {
+// is taken away: readers come first. It tells whether there is something new
+// to plan.
+func (l *loop) autoRemove(now time.Time) (again bool) {
 	if l.ending {
-		return
+		return false
 	}
 	l.lapse = time.Time{}
 	for name := range l.auto {
 		w := l.units[name]
 		e := l.snap.Load().find(name)
-		if w == nil || w.dirty || e == nil || e.serial != w.serial || w.rec.Intent == plan.Removed {
+		if w == nil || e == nil || e.serial != w.serial || w.rec.Intent == plan.Removed {
 			continue
 		}
 		if !e.final || e.live > 0 {
@@ -146,8 +147,10 @@ func (l *loop) autoRemove(now time.Time) {
 		default:
 			l.change(name, func(w *wanted) { w.rec.Intent = plan.Removed })
 			l.undo = nil // lazy: nothing to take back
+			again = true
 		}
 	}
+	return again
 }
 
 // nudge makes the loop look again.
