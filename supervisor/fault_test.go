@@ -258,4 +258,3 @@ func TestConvergesUnderChaos(t *testing.T) {
 		})
 	}
 }
-

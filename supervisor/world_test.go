@@ -153,4 +153,3 @@ func count(list []string, what string) int {
 	}
 	return n
 }
-

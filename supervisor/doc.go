@@ -1,0 +1,76 @@
+// Package supervisor keeps units running on one host: it decides what should
+// run, sees what does, and takes the next step.
+//
+// It touches no namespace, mount, archive or registry itself: packages
+// runtime, runtime/network and image do. Embedders need only New, Run and the
+// verbs: Apply, Start, Stop, Restart, Remove, RunUnit, Exec, Logs, Events.
+//
+// # The model
+//
+// Wanted is the current revision of each unit and the operator's intent, in
+// the database (internal/state). Is comes from the keeper and the folders of
+// runs, never from the database. Next is plan.Compute of both: a value, which
+// the loop carries out.
+//
+//	unit files ── apply ──▶ revisions, intent ──┐
+//	                                            ├─▶ plan.Compute ─▶ actions ─▶ start, stop, remove
+//	keeper ── events, list ──▶ runs, attempts ──┘                                │
+//	   ▲                                                                         │
+//	   └─────────────────────────────────────────────────────────────────────────┘
+//
+// # The loop
+//
+// One goroutine owns the state: type loop. Everybody else sends it values
+// (type message) and reads snapshots that never change (type snapshot). A step
+// of the loop takes all messages there are, makes what they changed durable in
+// one batch, computes the plan, sets its actions going, publishes the next
+// snapshot, and only then answers whoever asked. An action has a goroutine of
+// its own, which reports back with a message; while it is under way the plan
+// knows so and leaves its instance alone. So a container that hangs in the
+// kernel holds up its own instance and nothing else. Every goroutine is
+// awaited at the end of Run.
+//
+// Making a container is a list of named steps (start.go); undoing is another
+// (cleanup.go), which works from the run's id and the disk alone. A failed
+// start, a removal and the recovery after a crash are the same code.
+//
+// # The life of a run
+//
+// Printed from the plan's table of legal moves:
+//
+//	pulling  -> starting | stopping | failed
+//	starting -> running | stopping | exited | failed
+//	running  -> stopping | exited
+//	stopping -> exited | failed
+//	exited   (the end)
+//	failed   (the end)
+//
+// # What survives what
+//
+//	                        daemon killed   keeper killed   reboot, power cut
+//	containers              run on          run on          end
+//	exits meanwhile         known           known           unknown
+//	revisions, intent       kept            kept            kept
+//	attempts, back-off      kept            kept            kept, but for the last 200 ms
+//	events                  kept            kept            kept, but for the last 100 ms
+//	`run --rm` units        kept            kept            gone
+//
+// What is wanted is synced before the caller is answered. Attempts are written
+// within 200 ms, and before the run they count is removed: a run that was not
+// counted is found again and counted then. A `run --rm` unit is on disk only
+// beside its run, and costs no sync.
+//
+// # On disk
+//
+//	ROOT/daemon.lock             held by the one daemon; so is RUN_DIR/daemon.lock
+//	ROOT/state.db                package internal/state
+//	ROOT/events/                 package event
+//	ROOT/runs/RUN/unit.json      the unit as the run was started (type record)
+//	ROOT/runs/RUN/hosts          and hostname, resolv.conf
+//	ROOT/runs/RUN/volumes/N      anonymous volumes
+//	ROOT/runs/RUN/upper, work    of package image; RUN/app is of package runtime
+//	ROOT/logs/UNIT/INSTANCE/app.log
+//	ROOT/volumes/NAME/data       named volumes; nothing here ever deletes one
+//
+// Read first: Options, Supervisor, then loop.go and dispatch.go.
+package supervisor
