@@ -61,7 +61,10 @@ func (w *watch) close() {
 // read turns the kernel's events into signals until the file is closed or the
 // folder is gone.
 func (w *watch) read(f *os.File, ended chan struct{}) {
-	defer close(ended)
+	defer func() {
+		close(ended) // first, so that whoever is woken sees it
+		w.signal()
+	}()
 	buf := make([]byte, 4<<10)
 	for {
 		n, err := f.Read(buf)
@@ -72,15 +75,19 @@ func (w *watch) read(f *os.File, ended chan struct{}) {
 		if created {
 			w.created.Store(true)
 		}
-		if hit || created || gone {
-			select {
-			case w.changed <- struct{}{}:
-			default:
-			}
-		}
 		if gone {
 			return
 		}
+		if hit || created {
+			w.signal()
+		}
+	}
+}
+
+func (w *watch) signal() {
+	select {
+	case w.changed <- struct{}{}:
+	default:
 	}
 }
 

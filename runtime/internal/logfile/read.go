@@ -244,7 +244,10 @@ func (r *reader) drain(ctx context.Context) error {
 			return yerr
 		}
 		if n == 0 {
-			return r.rewind()
+			if emptied, err := r.rewind(); err != nil || !emptied {
+				return err
+			}
+			fill = 0
 		}
 		if ctx.Err() != nil {
 			return ctx.Err()
@@ -253,15 +256,16 @@ func (r *reader) drain(ctx context.Context) error {
 }
 
 // rewind begins anew in a file that somebody has emptied by hand.
-func (r *reader) rewind() error {
+func (r *reader) rewind() (emptied bool, err error) {
 	if !r.o.Follow {
-		return nil
+		return false, nil
 	}
 	st, err := r.file.Stat()
-	if err == nil && st.Size() < r.off {
-		r.off = 0
+	if err != nil || st.Size() >= r.off {
+		return false, err
 	}
-	return err
+	r.off = 0
+	return true, nil
 }
 
 // yieldAll yields the whole records in b and returns their length.

@@ -90,6 +90,16 @@ func (p *parser) parse(line []byte) Record {
 }
 
 func (p *parser) record(line []byte) (r Record, ok bool) {
+	if isOurs(line) {
+		if r.Time, ok = p.time(line[:stampLen]); ok {
+			r.Stream = Stdout
+			if line[stampLen+4] == 'e' { // std-e-rr
+				r.Stream = Stderr
+			}
+			r.Partial, r.Text = line[headLen-2] == 'P', line[headLen:]
+			return r, true
+		}
+	}
 	i := bytes.IndexByte(line, ' ')
 	if i < 0 {
 		return r, false
@@ -115,6 +125,18 @@ func (p *parser) record(line []byte) (r Record, ok bool) {
 	}
 	r.Partial, r.Text = tag[0] == 'P', text
 	return r, true
+}
+
+// isOurs tells whether a line begins as a Writer's records do, all of which
+// have their parts at the same places.
+func isOurs(line []byte) bool {
+	if len(line) < headLen || line[stampLen] != ' ' || line[headLen-3] != ' ' || line[headLen-1] != ' ' {
+		return false
+	}
+	if s := string(line[stampLen+1 : headLen-3]); s != Stdout && s != Stderr {
+		return false
+	}
+	return line[headLen-2] == 'F' || line[headLen-2] == 'P'
 }
 
 // time parses our own form quickly and any other RFC 3339 form at all.
@@ -143,7 +165,7 @@ func (p *parser) time(b []byte) (time.Time, bool) {
 
 // isPartial tells by the tag alone whether a line is a partial record.
 func isPartial(line []byte) bool {
-	if len(line) >= headLen && line[stampLen] == ' ' && line[headLen-3] == ' ' && line[headLen-1] == ' ' {
+	if isOurs(line) {
 		return line[headLen-2] == 'P'
 	}
 	var p parser
