@@ -13,6 +13,9 @@ import (
 func (r *reader) beginTail(segs []segment) ([]segment, error) {
 	t := tailer{left: r.o.Tail}
 	for i := len(segs) - 1; i >= 0; i-- {
+		if i < len(segs)-1 && segs[i].run != segs[i+1].run {
+			t.begun = false // a line ends with its run
+		}
 		off, found, err := t.search(r.fileOf(segs[i]))
 		if errors.Is(err, fs.ErrNotExist) { // rotated away: so are all before it
 			return segs[i+1:], nil
@@ -29,10 +32,10 @@ func (r *reader) beginTail(segs []segment) ([]segment, error) {
 }
 
 // tailer counts lines backwards. A line may be several partial records and one
-// that ends it; at the end of the log the one that ends it may be missing.
+// that ends it; at the end of a run the one that ends it may be missing.
 type tailer struct {
 	left  int
-	begun bool
+	begun bool // the run's last record has been seen
 }
 
 // record takes the record before those seen so far and tells whether it
