@@ -198,5 +198,5 @@ func within(p unit.RestartPolicy) string {
 	if p.Interval <= 0 {
 		return ""
 	}
-	return " within " + time.Duration(p.Interval).String()
+	return " within " + p.Interval.String()
 }

@@ -60,9 +60,9 @@ func TestAfter(t *testing.T) {
 		{"the window slides", twice, Attempts{Revision: 2, Starts: []time.Time{t0.Add(-10 * time.Minute), t0.Add(-time.Minute)}}, crash("w.1-1", 0),
 			Attempts{Failures: 1, Last: t0, Revision: 2, Run: "w.1-1", Starts: []time.Time{t0.Add(-time.Minute), t0}}},
 		{"gives up", twice, Attempts{Revision: 2, Starts: []time.Time{t0.Add(-9 * time.Minute), t0.Add(-time.Minute)}}, crash("w.1-1", 0),
-			Attempts{Failures: 1, Last: t0, Revision: 2, Run: "w.1-1", Starts: []time.Time{t0.Add(-9 * time.Minute), t0.Add(-time.Minute)}, Done: true, Error: "gave up after 2 restarts within 10m0s: exited with code 1"}},
+			Attempts{Failures: 1, Last: t0, Revision: 2, Run: "w.1-1", Starts: []time.Time{t0.Add(-9 * time.Minute), t0.Add(-time.Minute)}, Done: true, Error: "gave up after 2 restarts within 10m: exited with code 1"}},
 		{"gives up clean ends too", twice, Attempts{Revision: 2, Starts: []time.Time{t0, t0}}, clean(crash("w.1-1", 0)),
-			Attempts{Failures: 1, Last: t0, Revision: 2, Run: "w.1-1", Starts: []time.Time{t0, t0}, Done: true, Error: "gave up after 2 restarts within 10m0s: exited with code 0"}},
+			Attempts{Failures: 1, Last: t0, Revision: 2, Run: "w.1-1", Starts: []time.Time{t0, t0}, Done: true, Error: "gave up after 2 restarts within 10m: exited with code 0"}},
 		{"restarts from before the clock was set back", twice, Attempts{Revision: 2, Starts: []time.Time{t0.Add(time.Hour), t0.Add(2 * time.Hour)}}, crash("w.1-1", 0),
 			Attempts{Failures: 1, Last: t0, Revision: 2, Run: "w.1-1", Starts: []time.Time{t0}}},
 	} {

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strconv"
 	"time"
+
+	"github.com/wherry-run/wherry/supervisor/unit"
 )
 
 // Compute says what is to be done now.
@@ -317,7 +319,7 @@ func backoff(u *wanted, s *slot, a Attempts) string {
 	} else if a.Error != "" {
 		how = a.Error
 	}
-	wait := Delay(u.Unit.Restart, a, s.instance).Round(time.Millisecond)
+	wait := unit.Duration(Delay(u.Unit.Restart, a, s.instance).Round(time.Millisecond))
 	return fmt.Sprintf("%s; next try %s later, %s", how, wait, attempt(u, a))
 }
 

@@ -14,8 +14,8 @@ type graph struct {
 // newGraph reads the dependencies of the units, which are sorted by name.
 func newGraph(units []*wanted) graph {
 	g := graph{circle: map[string][]string{}, users: map[string][]string{}}
-	uses := map[string][]string{}
-	known := map[string]bool{}
+	uses := make(map[string][]string, len(units))
+	known := make(map[string]bool, len(units))
 	for _, u := range units {
 		known[u.name] = true
 	}
@@ -28,7 +28,7 @@ func newGraph(units []*wanted) graph {
 			g.users[d.Unit] = append(g.users[d.Unit], u.name)
 		}
 	}
-	c := circles{uses: uses, index: map[string]int{}, low: map[string]int{}, found: g.circle}
+	c := circles{uses: uses, index: make(map[string]int, len(units)), low: make(map[string]int, len(units)), found: g.circle}
 	for _, u := range units {
 		if c.index[u.name] == 0 {
 			c.visit(u.name)

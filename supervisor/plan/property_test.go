@@ -418,7 +418,9 @@ func (h *host) canRun(name string) bool {
 
 func encode(v any) string {
 	if in, ok := v.([]Run); ok {
-		v = sortedRuns(in)
+		in = slices.Clone(in)
+		newestFirst(in)
+		v = in
 	}
 	b, err := json.Marshal(v)
 	if err != nil {

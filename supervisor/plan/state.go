@@ -23,7 +23,7 @@ var gravity = []string{StateFailed, StateBackoff, StateWaiting, StatePulling, St
 func State(d Desired, runs []Run, mem map[string]Attempts, waits []Waiting) string {
 	u := &wanted{Desired: d, name: d.Unit.Name}
 	var own []Run
-	for _, r := range sortedRuns(runs) {
+	for _, r := range runs {
 		if r.Unit == u.name {
 			own = append(own, r)
 		}
@@ -61,11 +61,12 @@ func State(d Desired, runs []Run, mem map[string]Attempts, waits []Waiting) stri
 func InstanceState(d Desired, instance string, runs []Run, mem map[string]Attempts, waits []Waiting) string {
 	u := &wanted{Desired: d, name: d.Unit.Name}
 	s := &slot{instance: instance, number: number(u.name, instance)}
-	for _, r := range sortedRuns(runs) {
+	for _, r := range runs {
 		if r.Unit == u.name && r.Instance == instance && !r.Phase.Ended() {
 			s.live = append(s.live, r)
 		}
 	}
+	newestFirst(s.live)
 	if d.Intent == Running && 0 < s.number && s.number <= d.Unit.Replicas {
 		return s.state(d, mem[instance], waits)
 	}

@@ -35,7 +35,7 @@ type slot struct {
 }
 
 func newWorld(in Input) *world {
-	w := &world{Input: in, byName: map[string]*wanted{}}
+	w := &world{Input: in, byName: make(map[string]*wanted, len(in.Desired))}
 	for _, d := range in.Desired {
 		if w.byName[d.Unit.Name] != nil {
 			continue // a name is wanted once; the first counts
@@ -45,8 +45,8 @@ func newWorld(in Input) *world {
 		w.units = append(w.units, u)
 	}
 	slices.SortFunc(w.units, func(a, b *wanted) int { return cmp.Compare(a.name, b.name) })
-	runs := map[string][]Run{}
-	for _, r := range sortedRuns(in.Observed) {
+	runs := make(map[string][]Run, len(w.units))
+	for _, r := range in.Observed {
 		if w.byName[r.Unit] == nil {
 			w.orphans = append(w.orphans, r)
 			continue
@@ -56,15 +56,15 @@ func newWorld(in Input) *world {
 	for _, u := range w.units {
 		u.slots = newSlots(u, runs[u.name])
 	}
+	newestFirst(w.orphans)
 	w.graph = newGraph(w.units)
 	return w
 }
 
-// sortedRuns puts the newest first. An ended run is as old as its end, for one
-// that never ran has no start.
-func sortedRuns(runs []Run) []Run {
-	out := slices.Clone(runs)
-	slices.SortFunc(out, func(a, b Run) int {
+// newestFirst sorts runs. An ended run is as old as its end, for one that never
+// ran has no start.
+func newestFirst(runs []Run) {
+	slices.SortFunc(runs, func(a, b Run) int {
 		return cmp.Or(
 			b.EndedAt.Compare(a.EndedAt),
 			b.StartedAt.Compare(a.StartedAt),
@@ -73,7 +73,6 @@ func sortedRuns(runs []Run) []Run {
 			cmp.Compare(b.ID, a.ID),
 		)
 	})
-	return out
 }
 
 func newSlots(u *wanted, runs []Run) []*slot {
@@ -98,6 +97,10 @@ func newSlots(u *wanted, runs []Run) []*slot {
 			// slot empty too long is the smaller harm.
 			s.live = append(s.live, r)
 		}
+	}
+	for _, s := range byName { // each on its own: their order does not matter
+		newestFirst(s.live)
+		newestFirst(s.ended)
 	}
 	slices.SortFunc(surplus, func(a, b *slot) int {
 		return cmp.Or(cmp.Compare(b.number, a.number), cmp.Compare(b.instance, a.instance))

@@ -3,6 +3,7 @@ package unit
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 	"path/filepath"
 	"slices"
@@ -184,4 +185,21 @@ func manyKeys(n int) string {
 		b.WriteString("k" + strings.Repeat("x", i%7) + string(rune('a'+i%26)) + time.Duration(i).String() + ": 1\n")
 	}
 	return b.String()
+}
+
+// Many keys on one line are no nesting.
+func TestWideFiles(t *testing.T) {
+	var b strings.Builder
+	b.WriteString(`{"image": "nginx", "environment": {`)
+	for i := range 500 {
+		fmt.Fprintf(&b, `"A%d": "1", `, i)
+	}
+	b.WriteString(`"B": "2"}, "command": [` + strings.Repeat(`"x", `, 500) + `"y"]}`)
+	u, _, err := Parse("web.json", []byte(b.String()), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c := u.Containers[0]; len(c.Environment) != 501 || len(c.Command) != 501 {
+		t.Errorf("got %d variables and %d words", len(c.Environment), len(c.Command))
+	}
 }

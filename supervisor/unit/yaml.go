@@ -163,7 +163,9 @@ func tooDeep(tokens token.Tokens) *node {
 		case token.MappingEndType, token.SequenceEndType:
 			flow--
 		case token.SequenceEntryType, token.MappingKeyType, token.TagType, token.AnchorType, token.MappingValueType:
-			dashes++
+			if flow == 0 { // there, they are no nesting
+				dashes++
+			}
 		}
 		// A block's depth shows in its indentation, several levels on one line
 		// in the number of their marks.
@@ -195,8 +197,13 @@ func syntaxFault(err error, text string) error {
 	}
 	at, hint := syntax(err), ""
 	lines := strings.Split(text, "\n")
-	if at.line <= len(lines) && strings.Contains(lines[at.line-1], "${") {
-		hint = `put quotes around "${...}" within { } and [ ]`
+	if at.line <= len(lines) {
+		switch line := lines[at.line-1]; {
+		case strings.Contains(line, "${"):
+			hint = `put quotes around "${...}" within { } and [ ]`
+		case strings.HasPrefix(strings.TrimLeft(line, " "), "\t"):
+			hint = "indent with blanks"
+		}
 	}
 	return faultf(hint, "not YAML: %s", message)
 }
@@ -369,13 +376,15 @@ func (c *converter) name(k ast.MapKeyNode) *node {
 	if m, ok := k.(*ast.MappingKeyNode); ok {
 		inner = m.Value
 	}
-	switch inner.(type) {
+	switch v := inner.(type) {
 	case *ast.MappingNode, *ast.MappingValueNode, *ast.SequenceNode, *ast.AliasNode, *ast.AnchorNode, *ast.TagNode, nil:
 		out.text = fmt.Sprintf("(%d:%d)", out.line, out.column)
 		c.p.fail(out, "", faultf("", "a key must be a word"))
 		return out
 	case *ast.LiteralNode:
-		out.text = inner.(*ast.LiteralNode).Value.Value
+		if v.Value != nil {
+			out.text = v.Value.Value
+		}
 		return out
 	}
 	if t := inner.GetToken(); t != nil {
