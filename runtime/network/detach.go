@@ -123,7 +123,7 @@ func (m *Manager) removeStrays(keep []Lease) error {
 	for _, l := range keep {
 		wanted[l.Device] = true
 	}
-	links, err := retryRead(m.host.link.LinkList)
+	links, err := dump(m.host.link.LinkList)
 	if err != nil {
 		return fmt.Errorf("list devices: %w", err)
 	}

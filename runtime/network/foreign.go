@@ -81,7 +81,7 @@ func (m *Manager) checkForeign() error {
 		return nil
 	}
 	m.seen.foreign = false
-	chains, err := retryRead(func() ([]foreignChain, error) { return m.host.tables.foreignChains(m.options.Bridge) })
+	chains, gen, err := readStable(m.host.tables, func() ([]foreignChain, error) { return m.host.tables.foreignChains(m.options.Bridge) })
 	if err != nil {
 		return err
 	}

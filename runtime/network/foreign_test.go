@@ -2,6 +2,7 @@ package network
 
 import (
 	"errors"
+	"fmt"
 	"os/exec"
 	"strings"
 	"testing"
@@ -15,7 +16,7 @@ func (w *world) inHost(t *testing.T, command string) {
 	inside(t, w.host, func() error {
 		out, err := exec.Command("sh", "-c", command).CombinedOutput()
 		if err != nil {
-			t.Fatalf("%s: %v\n%s", command, err, out)
+			return fmt.Errorf("%s: %w\n%s", command, err, out)
 		}
 		return nil
 	})
@@ -38,7 +39,8 @@ func TestForeignDrop(t *testing.T) {
 		"docker": {"iptables-nft", `iptables-nft -P FORWARD DROP; iptables-nft -N DOCKER-USER; iptables-nft -A DOCKER-USER -j RETURN; iptables-nft -A FORWARD -j DOCKER-USER
 			iptables-nft -A FORWARD -o docker0 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT; iptables-nft -A FORWARD -i docker0 -j ACCEPT`, "ip filter, chain FORWARD",
 			"iptables -I DOCKER-USER -i wherry0 -j ACCEPT && iptables -I DOCKER-USER -o wherry0 -j ACCEPT"},
-		"nft": {"nft", `nft 'table inet fw { chain pass { type filter hook forward priority 0; policy drop; ct state established accept; } }'`, "inet fw, chain pass",
+		"nft": {"nft", `nft 'table inet fw { chain pass { type filter hook forward priority 0; policy drop; ct state established accept
+			}; }'`, "inet fw, chain pass",
 			"nft insert rule inet fw pass iifname wherry0 accept && nft insert rule inet fw pass oifname wherry0 accept"},
 		"legacy": {"iptables-legacy", "iptables-legacy -P FORWARD DROP; iptables-legacy -A FORWARD -i wherry0 -p tcp -j ACCEPT", "ip filter, chain FORWARD",
 			"iptables-legacy -I FORWARD -i wherry0 -j ACCEPT && iptables-legacy -I FORWARD -o wherry0 -j ACCEPT"},
@@ -55,6 +57,9 @@ func TestForeignDrop(t *testing.T) {
 			}
 			if got := err.Error(); !strings.Contains(got, tc.chain) || !strings.HasSuffix(got, "run: "+tc.remedy) {
 				t.Errorf("got %q", got)
+			}
+			if err := m.Heal(background); !errors.Is(err, ErrForeignDrop) {
+				t.Errorf("heal: %v; want to hear that containers are cut off", err)
 			}
 			if len(m.Leases()) != 1 || len(m.reserved) != 0 {
 				t.Errorf("left by the failed attach: %v %v", m.Leases(), m.reserved)

@@ -50,7 +50,7 @@ func (h *host) do(fn func() error) error { return nsthread.Net(h.ns, fn) }
 // routes lists what the host reaches other than through the bridge, its own
 // addresses included: they stand in the local table.
 func (h *host) routes(bridge string) ([]route, error) {
-	links, err := h.link.LinkList()
+	links, err := dump(h.link.LinkList)
 	if err != nil {
 		return nil, fmt.Errorf("list devices: %w", err)
 	}
@@ -58,7 +58,7 @@ func (h *host) routes(bridge string) ([]route, error) {
 	for _, l := range links {
 		names[l.Attrs().Index] = l.Attrs().Name
 	}
-	found, err := h.link.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Table: unix.RT_TABLE_UNSPEC}, netlink.RT_FILTER_TABLE)
+	found, err := h.routesOf(unix.RT_TABLE_UNSPEC)
 	if err != nil {
 		return nil, fmt.Errorf("list routes: %w", err)
 	}
@@ -71,6 +71,16 @@ func (h *host) routes(bridge string) ([]route, error) {
 	return out, nil
 }
 
+func (h *host) routesOf(table int) ([]netlink.Route, error) {
+	return dump(func() ([]netlink.Route, error) {
+		return h.link.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Table: table}, netlink.RT_FILTER_TABLE)
+	})
+}
+
+func (h *host) addresses(l netlink.Link) ([]netlink.Addr, error) {
+	return dump(func() ([]netlink.Addr, error) { return h.link.AddrList(l, netlink.FAMILY_V4) })
+}
+
 func prefixOf(n *net.IPNet) netip.Prefix {
 	a, _ := netip.AddrFromSlice(n.IP)
 	bits, _ := n.Mask.Size()
@@ -81,7 +91,7 @@ func prefixOf(n *net.IPNet) netip.Prefix {
 // same: a larger one would depend on path MTU discovery, which many firewalls break.
 func (h *host) uplinkMTU() int {
 	const ethernet, smallest = 1500, 1280
-	found, err := h.link.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
+	found, err := h.routesOf(unix.RT_TABLE_MAIN)
 	if err != nil {
 		return ethernet
 	}
@@ -200,7 +210,7 @@ func (h *host) byName(name string) (netlink.Link, error) {
 }
 
 func (h *host) hasAddress(l netlink.Link, want netip.Prefix) (bool, error) {
-	found, err := h.link.AddrList(l, netlink.FAMILY_V4)
+	found, err := h.addresses(l)
 	if err != nil {
 		return false, err
 	}
@@ -209,7 +219,7 @@ func (h *host) hasAddress(l netlink.Link, want netip.Prefix) (bool, error) {
 
 // setAddress makes want the only IPv4 address.
 func (h *host) setAddress(l netlink.Link, want netip.Prefix) error {
-	found, err := h.link.AddrList(l, netlink.FAMILY_V4)
+	found, err := h.addresses(l)
 	if err != nil {
 		return err
 	}

@@ -6,7 +6,6 @@ import (
 	"net/netip"
 
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 )
 
 // ready brings the host into the state that an attachment needs and returns
@@ -33,7 +32,17 @@ func (m *Manager) ready() (netlink.Link, error) {
 	if forwarding {
 		m.log.Info("switched on net.ipv4.ip_forward: this host now routes")
 	}
+	if m.unchanged() {
+		return bridge, nil
+	}
 	return bridge, m.syncTable()
+}
+
+// unchanged tells whether the table is as the last call left it. Whatever
+// changes the leases writes the table, or forgets what it saw.
+func (m *Manager) unchanged() bool {
+	gen, err := m.host.tables.generation()
+	return err == nil && m.seen.table != nil && m.seen.tableAt == gen
 }
 
 // chooseSubnet settles the subnet once; from then on the folder remembers it.
@@ -70,6 +79,14 @@ func (m *Manager) syncTable() error { return m.sync(true) }
 func (m *Manager) unpublish() error { return m.sync(false) }
 
 func (m *Manager) sync(create bool) error {
+	err := m.trySync(create)
+	if err != nil {
+		m.seen.table = nil
+	}
+	return err
+}
+
+func (m *Manager) trySync(create bool) error {
 	want := buildRuleset(m.options.Bridge, m.subnet, m.published())
 	gen, err := m.host.tables.generation()
 	if err != nil {
@@ -77,7 +94,8 @@ func (m *Manager) sync(create bool) error {
 	}
 	have := m.seen.table
 	if have == nil || m.seen.tableAt != gen {
-		if have, err = retryRead(func() (*ruleset, error) { return m.host.tables.read(m.options.Bridge) }); err != nil {
+		have, gen, err = readStable(m.host.tables, func() (*ruleset, error) { return m.host.tables.read(m.options.Bridge) })
+		if err != nil {
 			return err
 		}
 	}
@@ -114,15 +132,32 @@ func (m *Manager) writeTable(have, want *ruleset, gen uint32) error {
 	return nil
 }
 
-// retryRead repeats a dump that the kernel reports as torn by a change.
-func retryRead[T any](read func() (T, error)) (T, error) {
-	for range 3 {
-		v, err := read()
-		if !errors.Is(err, unix.EINTR) {
-			return v, err
+// readStable repeats a read of many messages until nobody changed a table
+// meanwhile, and returns the generation it belongs to. If that never comes, the
+// last answer is as good as any: the next call will see that it is old.
+func readStable[T any](t *tables, read func() (T, error)) (v T, gen uint32, err error) {
+	for range 5 {
+		if gen, err = t.generation(); err != nil {
+			return v, 0, err
+		}
+		v, err = read()
+		after, genErr := t.generation()
+		if genErr != nil || after == gen {
+			return v, gen, errors.Join(err, genErr)
 		}
 	}
-	return read()
+	return v, gen, err
+}
+
+// dump repeats a listing that the kernel reports as torn by a change, which on
+// a busy host is an everyday thing.
+func dump[T any](list func() (T, error)) (v T, err error) {
+	for range 10 {
+		if v, err = list(); !errors.Is(err, netlink.ErrDumpInterrupted) {
+			break
+		}
+	}
+	return v, err
 }
 
 // freeSubnetIfIdle lets a changed option take effect once nothing is attached.

@@ -10,7 +10,7 @@ import (
 // Repair makes table, bridge and ports what the leases say, and detaches
 // leases whose run is not in live. It is called at daemon start and when the
 // table was changed by somebody else. It does all it can and joins what it
-// could not: ErrDeviceGone and ErrPortTaken name runs and ports to see to.
+// could not: ErrDeviceGone, ErrPortTaken and ErrForeignDrop say what is left to be seen to.
 func (m *Manager) Repair(ctx context.Context, live []string) error {
 	if err := m.checkOwner(ctx); err != nil {
 		return err
@@ -65,6 +65,9 @@ func (m *Manager) Heal(ctx context.Context) error {
 
 func (m *Manager) heal(leases []Lease) error {
 	bridge, err := m.ready()
+	if err == nil {
+		err = m.syncTable()
+	}
 	if err != nil {
 		return err
 	}
@@ -82,6 +85,7 @@ func (m *Manager) heal(leases []Lease) error {
 			errs = append(errs, fmt.Errorf("run %s: device %s: %w", l.Run, l.Device, err))
 		}
 	}
+	errs = append(errs, m.checkForeign())
 	// Only now may a port be in the hands of a process that came while no
 	// daemon held it. The connections still go to the container.
 	for _, s := range socketsOf(leases) {
