@@ -29,7 +29,8 @@
 //   - Every record is one line. A file ends with a newline except while a write
 //     is under way or after a crash; what follows the last newline is no record.
 //   - All segments together take at most maxSize times maxFile bytes, and there
-//     are at most maxSegments of them; the oldest go first.
+//     are at most maxSegments of them. The oldest go first; where there are too
+//     many, the oldest short ones.
 //   - What could not be written is counted, and the count is written into the
 //     stream at the place where it is missing.
 package logfile
