@@ -430,7 +430,7 @@ func encode(v any) string {
 }
 
 func TestProperties(t *testing.T) {
-	rounds := uint64(1500)
+	rounds := uint64(600)
 	if testing.Short() {
 		rounds = 200
 	}
