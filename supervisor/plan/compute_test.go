@@ -164,6 +164,7 @@ func TestCompute(t *testing.T) {
 
 		{"stop", Input{Desired: []Desired{want("web", 2).with(stopped)}, Observed: runs("web.1-a running 2", "web.2-a running 1", "web.2-b exited 1")},
 			"stop web.2-a: the unit is stopped\nstop web.1-a: the unit is stopped\n"},
+		{"no second stop", Input{Desired: []Desired{want("web", 1).with(stopped)}, Observed: runs("web.1-a stopping 2", "web.2-a stopping 2")}, ""},
 		{"stop in reverse order", Input{Desired: []Desired{want("web", 1, "db").with(stopped), want("db", 1).with(stopped)}, Observed: runs("web.1-a running 2", "db.1-a running 2")},
 			"stop web.1-a: the unit is stopped\nwait db.1: stops after unit web, which depends on it\n"},
 		{"the base stops when its users are gone", Input{Desired: []Desired{want("web", 1, "db").with(stopped), want("db", 1).with(stopped)}, Observed: runs("web.1-a exited 2", "db.1-a running 2")},
