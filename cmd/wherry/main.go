@@ -17,6 +17,12 @@ var version string
 func main() { os.Exit(run()) }
 
 func run() int {
+	err := term.Execute(newRoot())
+	return term.Report(term.Open(os.Stderr, os.Getenv), err)
+}
+
+func newRoot() *cobra.Command {
+	cobra.EnableCommandSorting = false // the tables are in the order of use
 	root := &cobra.Command{
 		Use:   "wherry",
 		Short: "Run containers on one host and keep them running",
@@ -27,6 +33,6 @@ func run() int {
 		SilenceUsage:  true,
 	}
 	root.AddCommand(daemon.Command(versionText()), ctl.Command(), versionCommand())
-	err := term.Execute(root)
-	return term.Report(term.Open(os.Stderr, os.Getenv), err)
+	root.SetHelpTemplate(term.HelpTemplate)
+	return root
 }

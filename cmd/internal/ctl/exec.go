@@ -45,7 +45,7 @@ running; it gets SIGPIPE when it writes more.`,
 	c.Flags().SetInterspersed(false)
 	c.SetFlagErrorFunc(oursFlags)
 	interactive.add(c)
-	c.Flags().StringArrayVarP(&r.Env, "env", "e", nil, "NAME=VALUE, or NAME for its value here")
+	c.Flags().StringArrayVarP(&r.Env, "env", "e", nil, "`NAME=VALUE`, or NAME for its value here")
 	c.Flags().StringVarP(&r.User, "user", "u", "", "user or uid, with :group if wanted")
 	c.Flags().StringVarP(&r.Cwd, "workdir", "w", "", "folder to run in")
 	return c

@@ -1,6 +1,9 @@
 package ctl
 
 import (
+	"errors"
+	"os"
+
 	"github.com/spf13/cobra"
 
 	"github.com/wherry-run/wherry/supervisor/unit"
@@ -8,18 +11,9 @@ import (
 
 // runFlags are the flags of `run`, as hands know them from Docker.
 type runFlags struct {
-	detach, remove, quiet bool
-	interactive           interactiveFlags
-
-	name, restart, network  string
-	volumes, env, ports     []string
-	user, workdir           string
-	memory, cpus, pids      string
-	entrypoint              string
-	readOnly                bool
-	capAdd, capDrop, labels []string
-	stopSignal, pull        string
-	stopTimeout             durationFlag
+	unit.RunFlags
+	detach, remove, quiet, noInit bool
+	interactive                   interactiveFlags
 }
 
 func (f *runFlags) add(c *cobra.Command) {
@@ -28,30 +22,44 @@ func (f *runFlags) add(c *cobra.Command) {
 	fl.BoolVar(&f.remove, "rm", false, "remove the unit at its end")
 	fl.BoolVarP(&f.quiet, "quiet", "q", false, "no pull progress")
 	f.interactive.add(c)
-	fl.StringVar(&f.name, "name", "", "the unit's name; one is made up")
-	fl.StringVar(&f.restart, "restart", "no", "no, on-failure[:n], always or unless-stopped")
-	fl.StringVar(&f.network, "network", "bridge", "bridge, host or none")
-	fl.StringVar(&f.network, "net", "bridge", "the same as --network")
+	fl.StringVar(&f.Name, "name", "", "the unit's name; one is made up")
+	fl.StringVar(&f.Restart, "restart", "", "no (the default), on-failure[:n], always or unless-stopped")
+	fl.StringVar(&f.Network, "network", "", "bridge (the default), host or none")
+	fl.StringVar(&f.Network, "net", "", "the same as --network")
 	_ = fl.MarkHidden("net")
-	fl.StringArrayVarP(&f.volumes, "volume", "v", nil, "SOURCE:TARGET[:ro], a host path or a volume's name")
-	fl.StringArrayVarP(&f.env, "env", "e", nil, "NAME=VALUE, or NAME for its value here")
-	fl.StringArrayVarP(&f.ports, "publish", "p", nil, "[[IP:]HOSTPORT:]PORT[/udp]")
-	fl.StringVarP(&f.user, "user", "u", "", "user or uid, with :group if wanted")
-	fl.StringVarP(&f.workdir, "workdir", "w", "", "folder to run in")
-	fl.StringVarP(&f.memory, "memory", "m", "", "memory limit, such as 512m")
-	fl.StringVar(&f.cpus, "cpus", "", "CPU limit, such as 1.5")
-	fl.StringVar(&f.pids, "pids-limit", "", "limit of processes")
-	fl.StringVar(&f.entrypoint, "entrypoint", "", "instead of the image's")
-	fl.BoolVar(&f.readOnly, "read-only", false, "the root file system cannot be written")
-	fl.StringArrayVar(&f.capAdd, "cap-add", nil, "capability to add")
-	fl.StringArrayVar(&f.capDrop, "cap-drop", nil, "capability to drop, or ALL")
-	fl.StringArrayVarP(&f.labels, "label", "l", nil, "NAME=VALUE")
-	fl.StringVar(&f.stopSignal, "stop-signal", "", "instead of the image's")
-	fl.Var(&f.stopTimeout, "stop-timeout", "kill so long after the stop signal")
-	fl.StringVar(&f.pull, "pull", "missing", "missing, always or never")
+	fl.StringArrayVarP(&f.Volumes, "volume", "v", nil, "`MOUNT`: SOURCE:TARGET[:ro], from a host path or a volume's name")
+	fl.StringArrayVar(&f.Tmpfs, "tmpfs", nil, "`MOUNT`: TARGET[:size=64m,mode=1777]")
+	fl.StringArrayVarP(&f.Env, "env", "e", nil, "`NAME=VALUE`, or NAME for its value here")
+	fl.StringArrayVar(&f.EnvFiles, "env-file", nil, "`FILE` of NAME=VALUE lines")
+	fl.StringArrayVarP(&f.Ports, "publish", "p", nil, "`PORTS`: [[IP:]HOSTPORT:]PORT[/udp]")
+	fl.StringVarP(&f.User, "user", "u", "", "user or uid, with :group if wanted")
+	fl.StringVarP(&f.WorkingDir, "workdir", "w", "", "folder to run in")
+	fl.StringVarP(&f.Memory, "memory", "m", "", "memory limit, such as 512m")
+	fl.StringVar(&f.CPUs, "cpus", "", "CPU limit, such as 1.5")
+	fl.StringVar(&f.PidsLimit, "pids-limit", "", "limit of processes")
+	fl.StringVar(&f.Entrypoint, "entrypoint", "", "instead of the image's")
+	fl.BoolVar(&f.ReadOnly, "read-only", false, "the root file system cannot be written")
+	fl.StringArrayVar(&f.CapAdd, "cap-add", nil, "`CAPABILITY` to add")
+	fl.StringArrayVar(&f.CapDrop, "cap-drop", nil, "`CAPABILITY` to drop, or ALL")
+	fl.StringArrayVarP(&f.Labels, "label", "l", nil, "`NAME=VALUE`")
+	fl.StringVar(&f.StopSignal, "stop-signal", "", "instead of the image's")
+	fl.StringVar(&f.StopTimeout, "stop-timeout", "", "kill so long after the stop signal")
+	fl.StringArrayVar(&f.LogOpts, "log-opt", nil, "`OPTION`: max-size=10m or max-file=3")
+	fl.StringVar(&f.Pull, "pull", "", "missing (the default), always or never")
+	fl.BoolVar(&f.noInit, "no-init", false, "the command is the container's first process")
 }
 
 // unit is the unit that the flags make.
 func (f *runFlags) unit(image string, command []string) (unit.Unit, error) {
-	return unit.Unit{}, nil
+	if f.remove && f.Restart != "" && f.Restart != "no" {
+		return unit.Unit{}, errors.New("--rm and --restart exclude each other")
+	}
+	dir, err := os.Getwd()
+	if err != nil {
+		return unit.Unit{}, err
+	}
+	r := f.RunFlags
+	r.Image, r.Command, r.Dir, r.NoInit = image, command, dir, f.noInit
+	r.Getenv, r.ReadFile = os.LookupEnv, os.ReadFile
+	return unit.FromRun(r)
 }

@@ -48,8 +48,8 @@ func (a *app) wait(ctx context.Context, r api.WaitRequest) error {
 		}
 	}
 	deadline := time.Now().Add(time.Duration(r.Timeout))
-	for _, r := range requests {
-		if r.Timeout > 0 {
+	for n, r := range requests {
+		if r.Timeout > 0 && n > 0 {
 			r.Timeout = unit.Duration(max(time.Until(deadline), time.Millisecond))
 		}
 		res, err := a.client().Wait(ctx, r)

@@ -51,9 +51,33 @@ func noSuchVerb(c *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
 	}
+	c.SuggestionsMinimumDistance = 2
 	text := "unknown command \"" + args[0] + "\" for \"" + c.CommandPath() + "\""
 	if near := c.SuggestionsFor(args[0]); len(near) > 0 {
 		text += "\n\nDid you mean this?\n" + strings.Join(near, "\n")
 	}
 	return errors.New(text)
 }
+
+// HelpTemplate leads with examples: they are what most people came for.
+const HelpTemplate = `{{.Short}}.
+{{if .HasExample}}
+{{.Example}}
+{{end}}{{with .Long}}
+{{.}}
+{{end}}
+Usage: {{if .HasAvailableSubCommands}}{{.CommandPath}} COMMAND{{else}}{{.UseLine}}{{end}}{{if .Aliases}}
+Also:  {{range .Aliases}}{{.}} {{end}}{{end}}
+{{if .HasAvailableSubCommands}}{{$all := .Commands}}{{range $g := .Groups}}
+{{.Title}}{{range $all}}{{if eq .GroupID $g.ID}}
+  {{rpad .Name .NamePadding}} {{.Short}}{{end}}{{end}}
+{{end}}{{if not .Groups}}
+Commands:{{range $all}}{{if .IsAvailableCommand}}
+  {{rpad .Name .NamePadding}} {{.Short}}{{end}}{{end}}
+{{end}}{{end}}{{if .HasAvailableLocalFlags}}
+Flags:
+{{.LocalFlags.FlagUsages | trimTrailingWhitespaces}}
+{{end}}{{if .HasAvailableInheritedFlags}}
+Global:
+{{.InheritedFlags.FlagUsages | trimTrailingWhitespaces}}
+{{end}}`

@@ -14,6 +14,9 @@ var errBody = errors.New("request body")
 // readJSON reads the request's body into v. An unknown field is an error: it
 // is a newer client's wish that we would silently not fulfil.
 func readJSON(r *http.Request, v any) error {
+	if r.ContentLength > maxBody {
+		return fmt.Errorf("%w: more than %d bytes", errBody, maxBody)
+	}
 	dec := json.NewDecoder(r.Body)
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(v); err != nil {

@@ -1,0 +1,170 @@
+package main
+
+import (
+	"context"
+	"flag"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/wherry-run/wherry/supervisor/api"
+	"github.com/wherry-run/wherry/supervisor/api/apitest"
+	"github.com/wherry-run/wherry/supervisor/plan"
+	"github.com/wherry-run/wherry/supervisor/unit"
+)
+
+var update = flag.Bool("update", false, "write what the commands print into the scripts")
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"wherry": main})
+}
+
+// TestScripts runs each script with a pretended daemon of its own.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/script",
+		UpdateScripts:       *update,
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+		Setup:               setup,
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"code":  runWithCode,
+			"calls": checkCalls,
+			"end":   endUnit,
+			"until": untilUnit,
+		},
+	})
+}
+
+type daemonKey struct{}
+
+// setup starts the daemon at $WHERRY_SOCKET.
+func setup(e *testscript.Env) error {
+	d := apitest.New()
+	populate(d)
+	dir, err := os.MkdirTemp("", "whctl")
+	if err != nil {
+		return err
+	}
+	socket := filepath.Join(dir, "s")
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- d.ListenAndServe(ctx, socket) }()
+	e.Defer(func() {
+		cancel()
+		<-done
+		os.RemoveAll(dir)
+	})
+	for {
+		if _, err := os.Stat(socket); err == nil {
+			break
+		}
+		select {
+		case err := <-done:
+			return err
+		case <-time.After(time.Millisecond):
+		}
+	}
+	e.Values[daemonKey{}] = d
+	e.Setenv("WHERRY_SOCKET", socket)
+	e.Setenv("TZ", "UTC")
+	return nil
+}
+
+// populate makes a small world: a unit in each state that matters.
+func populate(d *apitest.Daemon) {
+	now := time.Now()
+	ago := func(d time.Duration) time.Time { return now.Add(-d - 100*time.Millisecond) }
+	web := api.Unit{Name: "web", Kind: "service", State: plan.StateRunning, Intent: "running", Revision: 3, Image: "nginx:1.27",
+		Command: []string{"nginx", "-g", "daemon off;"}, Network: "bridge", Replicas: 2, Running: 2, Restarts: 1,
+		CreatedAt: ago(3 * time.Hour), Since: ago(2 * time.Hour), Labels: map[string]string{"team": "shop"},
+		Ports: []unit.Port{{HostPort: 80, Port: 8080, Protocol: "tcp"}},
+		Instances: []api.Instance{
+			{Name: "web.1", State: plan.StateRunning, Run: "web.1-7f3k", Pid: 4001, Address: "10.88.0.2/16", StartedAt: ago(2 * time.Hour)},
+			{Name: "web.2", State: plan.StateRunning, Run: "web.2-9d2x", Pid: 4002, Address: "10.88.0.3/16", StartedAt: ago(time.Hour), Restarts: 1},
+		}}
+	definition := unit.Unit{Kind: unit.Service, Name: "web", Replicas: 2, Network: "bridge", Restart: unit.DefaultRestart(),
+		Containers: []unit.Container{{Name: "app", Image: "nginx:1.27", Environment: map[string]string{"A": "b"}, User: "1000",
+			Volumes: []unit.Volume{{Type: "bind", Source: "/srv", Target: "/www", ReadOnly: true}}}}}
+	d.Add(api.UnitDetail{Unit: web, Definition: definition, Digest: "sha256:abc",
+		Revisions: []api.Revision{{Number: 3, AppliedAt: now, By: "root (uid 0, pid 1)", Source: "/etc/wherry/units/web.yaml"}}},
+		line("web.1", "stdout", "one", now), line("web.2", "stderr", "two", now), line("web.1", "stdout", "three", now))
+
+	one := func(name, state string, i api.Instance) api.Unit {
+		i.Name, i.State = name+".1", state
+		running := 0
+		if state == plan.StateRunning {
+			running = 1
+		}
+		return api.Unit{Name: name, Kind: "service", State: state, Intent: "running", Revision: 1, Image: "busybox", Network: "host",
+			Replicas: 1, Running: running, CreatedAt: ago(time.Minute), Since: ago(time.Minute), Instances: []api.Instance{i}}
+	}
+	d.Add(api.UnitDetail{Unit: one("db", plan.StateRunning, api.Instance{Pid: 5001, StartedAt: ago(3 * time.Second)})},
+		api.LogLine{Unit: "db", Instance: "db.1", Stream: "stdout", Time: now, Partial: true, Text: []byte("no ")},
+		line("db.1", "stdout", "newline", now), line("db.1", "stderr", "wrong", now))
+	seven := one("seven", plan.StateFailed, api.Instance{StartedAt: ago(8 * time.Second), EndedAt: ago(5 * time.Second),
+		Exit: &api.Exit{Code: 7, At: ago(5 * time.Second)}})
+	d.Add(api.UnitDetail{Unit: seven})
+	killed := one("killed", plan.StateFailed, api.Instance{Exit: &api.Exit{Signal: "SIGKILL", OOM: true, Cause: "limit 64 MiB", At: ago(5 * time.Second)}})
+	d.Add(api.UnitDetail{Unit: killed})
+	sick := one("sick", plan.StateBackoff, api.Instance{NextTry: now.Add(time.Hour), Attempt: 3,
+		Error: "unit sick: container app: network: port 80: address already in use"})
+	sick.Reason = "the last start failed"
+	d.Add(api.UnitDetail{Unit: sick})
+
+	d.AddImage(api.Image{Names: []string{"127.0.0.1:5000/busybox:latest"}, ConfigID: "sha256:0123456789abcdef0123", Digest: "sha256:fedcba9876543210",
+		Platform: "linux/amd64", Size: 1_234_567, Created: ago(48 * time.Hour), PulledAt: ago(time.Hour)})
+	d.AddEvent(api.Event{Time: time.Unix(1_700_000_000, 0).UTC(), Type: "start", Unit: "web", Instance: "web.1", Message: "runs as pid 4001"})
+	d.AddEvent(api.Event{Time: time.Unix(1_700_000_001, 0).UTC(), Type: "intent", Unit: "db", Message: "restart", By: "root (uid 0, pid 1)"})
+}
+
+func line(instance, stream, text string, at time.Time) api.LogLine {
+	name, _, _ := strings.Cut(instance, ".")
+	return api.LogLine{Unit: name, Instance: instance, Stream: stream, Time: at, Text: []byte(text)}
+}
+
+// runWithCode is `code N wherry ARGS...`: the command must end with that code.
+func runWithCode(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: code N COMMAND...")
+	}
+	err := ts.Exec(args[1], args[2:]...)
+	got := "0"
+	if err != nil {
+		got = strings.TrimPrefix(err.Error(), "exit status ")
+	}
+	if got != args[0] {
+		ts.Fatalf("%s: exit code %s, want %s", strings.Join(args[1:], " "), got, args[0])
+	}
+}
+
+func daemonOf(ts *testscript.TestScript) *apitest.Daemon {
+	return ts.Value(daemonKey{}).(*apitest.Daemon)
+}
+
+// checkCalls is `calls TEXT`: the daemon was asked for it.
+func checkCalls(ts *testscript.TestScript, neg bool, args []string) {
+	all := strings.Join(daemonOf(ts).Calls(), "\n")
+	if found := strings.Contains(all, args[0]); found == neg {
+		ts.Fatalf("calls %q: found %v in\n%s", args[0], found, all)
+	}
+}
+
+// endUnit is `end UNIT`: the unit ends with code 0.
+func endUnit(ts *testscript.TestScript, _ bool, args []string) {
+	daemonOf(ts).End(args[0], api.Exit{})
+}
+
+// untilUnit is `until UNIT`: wait until there is such a unit.
+func untilUnit(ts *testscript.TestScript, _ bool, args []string) {
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		if _, err := daemonOf(ts).Unit(context.Background(), args[0]); err == nil {
+			return
+		}
+	}
+	ts.Fatalf("there is no unit %s", args[0])
+}
