@@ -2,6 +2,7 @@ package image
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
 
 	"github.com/google/go-containerregistry/pkg/name"
@@ -12,10 +13,13 @@ type reference struct {
 	name.Reference
 }
 
+// repositoryPath is what registries accept; the parser is more generous.
+var repositoryPath = regexp.MustCompile(`^[a-z0-9]+([._-]+[a-z0-9]+)*(/[a-z0-9]+([._-]+[a-z0-9]+)*)*$`)
+
 // parseRef reads a name as Docker users write it.
 func (s *Store) parseRef(ref string) (reference, error) {
 	r, err := name.ParseReference(ref, name.WeakValidation)
-	if err != nil {
+	if err != nil || !repositoryPath.MatchString(r.Context().RepositoryStr()) {
 		return reference{}, fmt.Errorf("%w: %q", ErrInvalid, ref)
 	}
 	if slices.Contains(s.insecure, r.Context().RegistryStr()) {

@@ -1,0 +1,84 @@
+package disk
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+func TestWriteFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "f")
+	for _, body := range []string{"one", "two"} {
+		if err := WriteFile(path, []byte(body), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if b, err := os.ReadFile(path); err != nil || string(b) != body {
+			t.Error(string(b), err)
+		}
+	}
+	if left, _ := os.ReadDir(filepath.Dir(path)); len(left) != 1 {
+		t.Error(left)
+	}
+	if err := WriteFile(filepath.Join(path, "x"), nil, 0o600); err == nil {
+		t.Error("below a file")
+	}
+}
+
+func TestRemoveAllUnreadable(t *testing.T) {
+	dir := t.TempDir()
+	deep := filepath.Join(dir, "a/b/c")
+	if err := os.MkdirAll(deep, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range []string{deep, filepath.Dir(deep)} {
+		if err := os.Chmod(d, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := RemoveAll(filepath.Join(dir, "a")); err != nil {
+		t.Error(err)
+	}
+	if left, _ := os.ReadDir(dir); len(left) != 0 {
+		t.Error(left)
+	}
+}
+
+func TestNeed(t *testing.T) {
+	dir := t.TempDir()
+	if err := Need(dir, 1); err != nil {
+		t.Error(err)
+	}
+	err := Need(dir, 1<<60)
+	if !errors.Is(err, unix.ENOSPC) || !strings.Contains(err.Error(), "1.0 EiB needed, ") {
+		t.Error(err)
+	}
+}
+
+func TestBytes(t *testing.T) {
+	for n, want := range map[int64]string{0: "0 B", 1023: "1023 B", 1024: "1.0 KiB", 1536: "1.5 KiB", 10 << 30: "10.0 GiB", 1 << 62: "4.0 EiB"} {
+		if got := Bytes(n); got != want {
+			t.Errorf("%d: %s, want %s", n, got, want)
+		}
+	}
+}
+
+func TestSyncerShares(t *testing.T) {
+	s := &Syncer{Path: t.TempDir()}
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			if err := s.Sync(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if err := (&Syncer{Path: "/nowhere"}).Sync(); err == nil {
+		t.Error("no error")
+	}
+}
