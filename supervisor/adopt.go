@@ -35,6 +35,7 @@ func (s *Supervisor) recover(ctx context.Context) (*loop, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.emptyTrash()
 	l.keeperSeen = s.rt.KeeperPid()
 	leftovers := l.adopt(found, records)
 	var live []string

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/wherry-run/wherry/runtime"
@@ -35,17 +37,52 @@ func (c cleanup) once(ctx context.Context) error {
 			if len(errs) > 0 {
 				return nil
 			}
-			return os.RemoveAll(c.s.paths.run(c.run))
+			return c.discard()
 		}},
 	} {
 		if c.s.fault(step.name) {
 			return errDied
 		}
-		if err := step.do(ctx); err != nil {
+		began := time.Now()
+		err := step.do(ctx)
+		c.s.log.Debug("clean up", "run", c.run, "step", step.name, "took", time.Since(began))
+		if err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", step.name, err))
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// discard takes the folder away at once and deletes it in the background: a
+// container may have written a million files, and nobody needs to wait for that.
+func (c cleanup) discard() error {
+	trash := filepath.Join(c.s.paths.runs(), trashPrefix+c.run)
+	err := os.Rename(c.s.paths.run(c.run), trash)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return os.RemoveAll(c.s.paths.run(c.run))
+	}
+	c.s.background.Go(func() { c.s.empty(trash) })
+	return nil
+}
+
+// trashPrefix is that of folders under runs/ that are being deleted.
+const trashPrefix = ".trash-"
+
+// emptyTrash deletes what an earlier daemon did not come to.
+func (s *Supervisor) emptyTrash() {
+	found, _ := filepath.Glob(filepath.Join(s.paths.runs(), trashPrefix+"*"))
+	for _, trash := range found {
+		s.background.Go(func() { s.empty(trash) })
+	}
+}
+
+func (s *Supervisor) empty(trash string) {
+	if err := os.RemoveAll(trash); err != nil {
+		s.log.Warn("trash not deleted, the next start of the daemon tries again", "err", err)
+	}
 }
 
 // container ends and forgets the container, if the keeper knows one.

@@ -281,6 +281,7 @@ func (l *loop) dispatchRemove(a plan.Action) {
 	r := l.runs[a.Run]
 	if r.gone {
 		delete(l.runs, a.Run)
+		l.again = true
 		return
 	}
 	w := l.units[a.Unit]

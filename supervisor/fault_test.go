@@ -42,6 +42,7 @@ func (d *daemon) settled(w *supervisortest.World) {
 		d.t.Errorf("left over: %v", left)
 	}
 	folders, _ := filepath.Glob(filepath.Join(d.paths.runs(), "*"))
+	folders = slices.DeleteFunc(folders, func(f string) bool { return strings.HasPrefix(filepath.Base(f), trashPrefix) })
 	if len(folders) != 1 || filepath.Base(folders[0]) != runs[0] {
 		d.t.Errorf("folders %v for run %v", folders, runs)
 	}

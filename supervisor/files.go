@@ -1,33 +1,20 @@
 package supervisor
 
 import (
-	"bufio"
-	"bytes"
 	"context"
-	"errors"
-	"io/fs"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/wherry-run/wherry/runtime/network"
 )
 
 // files writes what becomes /etc/hosts, /etc/hostname and /etc/resolv.conf. An
 // image has none of its own that would be right.
 func (st *start) files(context.Context) error {
 	dir, name := st.s.paths.run(st.rec.Run), hostname(st.rec.Instance)
-	var address netip.Addr
-	if st.lease != nil {
-		address = st.lease.Address.Addr()
-	}
-	hosts := hostsFile(name, address)
-	if st.rec.Revision.Definition.Network == "host" {
-		// Who shares the host's network also wants to know its neighbours.
-		if own, err := os.ReadFile("/etc/hosts"); err == nil {
-			hosts = own
-		}
-	}
-	resolv, err := resolvConf(st.rec.Revision.Definition.Network)
+	hosts, resolv, err := st.names(name)
 	if err != nil {
 		return err
 	}
@@ -42,54 +29,26 @@ func (st *start) files(context.Context) error {
 	return nil
 }
 
+func (st *start) names(name string) (hosts, resolv []byte, err error) {
+	if st.rec.Revision.Definition.Network == "host" {
+		// Who shares the host's network also shares its names.
+		if hosts, err = os.ReadFile("/etc/hosts"); err != nil {
+			hosts = network.Hosts(name, netip.Addr{})
+		}
+		resolv, err = network.HostResolvConf()
+		return hosts, resolv, err
+	}
+	var address netip.Addr
+	if st.lease != nil {
+		address = st.lease.Address.Addr()
+	}
+	resolv, fallback, err := network.BridgeResolvConf(nil)
+	if fallback && st.lease != nil {
+		st.s.log.Debug("the host names no name server that a container can reach: public ones are used",
+			"unit", st.rec.Unit.Name, "container", st.rec.Instance)
+	}
+	return network.Hosts(name, address), resolv, err
+}
+
 // hostname is the instance's name as one label: a dot would make it a domain.
 func hostname(instance string) string { return strings.ReplaceAll(instance, ".", "-") }
-
-func hostsFile(name string, address netip.Addr) []byte {
-	var b bytes.Buffer
-	b.WriteString("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n")
-	own := "127.0.1.1"
-	if address.IsValid() {
-		own = address.String()
-	}
-	b.WriteString(own + "\t" + name + "\n")
-	return b.Bytes()
-}
-
-// resolvConf is the host's, without name servers that only the host itself can
-// reach.
-func resolvConf(network string) ([]byte, error) {
-	host, err := os.ReadFile("/etc/resolv.conf")
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
-	}
-	if network == "host" {
-		return host, nil
-	}
-	filtered, servers := withoutLoopback(host)
-	if servers > 0 {
-		return filtered, nil
-	}
-	// systemd-resolved listens on 127.0.0.53 and keeps the real ones here.
-	if real, err := os.ReadFile("/run/systemd/resolve/resolv.conf"); err == nil {
-		filtered, _ = withoutLoopback(real)
-	}
-	return filtered, nil
-}
-
-// withoutLoopback drops name servers on the loopback device and counts the others.
-func withoutLoopback(conf []byte) ([]byte, int) {
-	var out bytes.Buffer
-	servers := 0
-	for lines := bufio.NewScanner(bytes.NewReader(conf)); lines.Scan(); {
-		f := strings.Fields(lines.Text())
-		if len(f) >= 2 && f[0] == "nameserver" {
-			if a, err := netip.ParseAddr(f[1]); err == nil && a.IsLoopback() {
-				continue
-			}
-			servers++
-		}
-		out.WriteString(lines.Text() + "\n")
-	}
-	return out.Bytes(), servers
-}

@@ -32,7 +32,8 @@ const (
 )
 
 // watchFolder applies the files of the units folder at the start and whenever
-// they change. It closes ready after the first time.
+// they change. It closes ready after the first time, with or without a folder:
+// by then the loop has shown what it adopted.
 func (s *Supervisor) watchFolder(ctx context.Context) {
 	s.readFolder(ctx)
 	close(s.ready)
@@ -111,9 +112,6 @@ func watchDir(dir string) (<-chan struct{}, func()) {
 // file that is not valid changes nothing: its unit keeps its last revision.
 func (s *Supervisor) readFolder(ctx context.Context) {
 	o := s.opts.Load()
-	if o.Units == "" {
-		return
-	}
 	m := &folderRead{dir: o.Units, auto: !o.NoAutoApply, done: make(chan struct{})}
 	paths, err := unitFiles(o.Units)
 	if err != nil {
@@ -137,6 +135,9 @@ func (s *Supervisor) readFolder(ctx context.Context) {
 }
 
 func unitFiles(dir string) ([]string, error) {
+	if dir == "" {
+		return nil, nil
+	}
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -272,7 +273,7 @@ func (m *folderRead) refuse(l *loop, f unitFile, err error, before []string) {
 // must not stop a service.
 func (l *loop) missing(m *folderRead) {
 	for path, f := range l.files {
-		if filepath.Dir(path) != filepath.Clean(m.dir) || slices.ContainsFunc(m.files, func(f unitFile) bool { return f.path == path }) {
+		if m.dir == "" || filepath.Dir(path) != filepath.Clean(m.dir) || slices.ContainsFunc(m.files, func(f unitFile) bool { return f.path == path }) {
 			continue
 		}
 		if l.units[f.Unit] == nil {

@@ -36,6 +36,7 @@ type loop struct {
 	ending     bool
 
 	plan   plan.Plan
+	again  bool // an action was done on the spot: there may be a next one
 	serial uint64
 	// auto are the units that are removed when they have ended.
 	auto map[string]bool
@@ -130,12 +131,15 @@ func (l *loop) drain() {
 // find in the snapshot what they asked for.
 func (l *loop) step() {
 	err := l.commit()
-	l.plan = plan.Compute(l.input(time.Now()))
-	for _, a := range l.plan.Actions {
-		l.dispatch(a)
-	}
-	if l.ending {
-		l.tidy()
+	for l.again = true; l.again; {
+		l.again = false
+		l.plan = plan.Compute(l.input(time.Now()))
+		for _, a := range l.plan.Actions {
+			l.dispatch(a)
+		}
+		if l.ending {
+			l.tidy()
+		}
 	}
 	l.noteWaits()
 	if !l.lazy.Empty() {

@@ -117,10 +117,12 @@ func (st *start) do(ctx context.Context, name string, f func(context.Context) er
 	if st.s.fault(name) {
 		return errDied
 	}
+	began := time.Now()
 	err := ctx.Err()
 	if err == nil {
 		err = f(ctx)
 	}
+	st.s.log.Debug("start", "unit", st.rec.Unit.Name, "container", st.rec.Instance, "step", name, "took", time.Since(began))
 	if err == nil {
 		return nil
 	}

@@ -56,6 +56,8 @@ type Supervisor struct {
 	running  atomic.Bool
 	died     atomic.Bool // at a fault point
 
+	background sync.WaitGroup // deletes what nobody waits for
+
 	snap      atomic.Pointer[snapshot]
 	last      ring
 	resolving resolving
@@ -123,7 +125,7 @@ func (s *Supervisor) Close() error {
 func (s *Supervisor) close() error {
 	var errs []error
 	if s.rt != nil {
-		errs = append(errs, s.rt.Close())
+		errs = append(errs, s.leaveKeeper())
 	}
 	if c, ok := s.net.(interface{ Close() error }); ok {
 		errs = append(errs, c.Close())
@@ -145,6 +147,19 @@ func (s *Supervisor) close() error {
 		l.release()
 	}
 	return errors.Join(errs...)
+}
+
+// leaveKeeper ends the connection, and the keeper if it has nothing to keep.
+func (s *Supervisor) leaveKeeper() error {
+	k, ok := s.rt.(interface{ StopKeeper(context.Context) error })
+	if ok && !s.died.Load() {
+		ctx, cancel := context.WithTimeout(context.Background(), shutdownLimit)
+		defer cancel()
+		if k.StopKeeper(ctx) == nil {
+			return nil
+		}
+	}
+	return s.rt.Close()
 }
 
 // connect opens what acts on the kernel.
@@ -216,7 +231,7 @@ func (s *Supervisor) Run(ctx context.Context) (err error) {
 	}
 	cancel()
 	stop(nil)
-	s.await(&l.wg, &helpers)
+	s.await(&l.wg, &helpers, &s.background)
 	select {
 	case err := <-failed:
 		return err
