@@ -22,6 +22,9 @@ func (m *Manager) Attach(ctx context.Context, ns *os.File, e Endpoint) (Lease, e
 	if err := validRun(e.Run); err != nil {
 		return Lease{}, err
 	}
+	if ns == nil {
+		return Lease{}, fmt.Errorf("run %s: no network namespace", e.Run)
+	}
 	l, leased, err := m.attach(ctx, ns, e)
 	if err != nil && leased {
 		// From the lease, as after a crash: one code removes what either left.

@@ -121,6 +121,9 @@ func (m *Manager) ensureBridge() (netlink.Link, error) {
 		if l, err = m.addBridge(); err != nil {
 			return nil, fmt.Errorf("bridge %s: %w", name, err)
 		}
+		if err := m.plugIn(l); err != nil {
+			return nil, fmt.Errorf("bridge %s: %w", name, err)
+		}
 	}
 	if l.Attrs().Flags&net.FlagUp != 0 && l.Attrs().Alias != "" {
 		has, err := m.host.hasAddress(l, m.bridgeAddress())
@@ -179,6 +182,21 @@ func (m *Manager) addBridge() (netlink.Link, error) {
 		return nil, err
 	}
 	return m.host.link.LinkByName(attrs.Name)
+}
+
+// plugIn makes the devices of all leases ports of the bridge: if somebody
+// deleted the old one they are still there, and their containers without a network.
+func (m *Manager) plugIn(bridge netlink.Link) error {
+	for _, l := range m.store.list() {
+		d, err := m.host.byName(l.Device)
+		if err == nil && d != nil && d.Attrs().MasterIndex != bridge.Attrs().Index {
+			err = m.host.addPort(bridge, d)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (m *Manager) setUpBridge(l netlink.Link) error {

@@ -7,8 +7,10 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -425,6 +427,9 @@ func TestAttachFailureLeavesNothing(t *testing.T) {
 	if _, err := m.Attach(cancelled, ns, Endpoint{Run: "web.1-aaaa"}); !errors.Is(err, context.Canceled) {
 		t.Errorf("attach after cancel: %v", err)
 	}
+	if _, err := m.Attach(background, nil, Endpoint{Run: "web.1-aaaa"}); err == nil {
+		t.Error("attached to no namespace")
+	}
 	w.attach(m, "web.1-bbbb", tcp(8080, 80, "web")) // the port is free again
 	w.wantNothingLeft(m)
 }
@@ -440,6 +445,20 @@ func TestDetachAfterNamespaceEnded(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	w.wantNothingLeft(m)
+}
+
+// An attachment that finds the bridge gone brings the others back as well.
+func TestAttachAfterBridgeWasDeleted(t *testing.T) {
+	w := newWorld(t)
+	m := w.open(Options{})
+	a := w.attach(m, "web.1-aaaa", tcp(8080, 80, "web"))
+	serve(t, a.ns, ":80", "web")
+	if err := m.removeBridge(); err != nil {
+		t.Fatal(err)
+	}
+	w.attach(m, "web.2-aaaa")
+	wantCall(t, w.wire, hostAddr+":8080", "web "+wireAddr)
 	w.wantNothingLeft(m)
 }
 
@@ -694,6 +713,34 @@ func TestMTUOfUplink(t *testing.T) {
 		}
 		return err
 	})
+	w.wantNothingLeft(m)
+}
+
+// As the keeper makes it: the network namespace belongs to a user namespace of the run.
+func TestNamespaceOfUserNamespace(t *testing.T) {
+	w := newWorld(t)
+	m := w.open(Options{})
+	sleeper := exec.Command("sleep", "60")
+	sleeper.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET,
+		UidMappings: []syscall.SysProcIDMap{{HostID: 200000, Size: 1000}},
+		GidMappings: []syscall.SysProcIDMap{{HostID: 200000, Size: 1000}},
+	}
+	if err := sleeper.Start(); err != nil {
+		t.Skipf("needs user namespaces: %v", err)
+	}
+	defer sleeper.Wait()
+	defer sleeper.Process.Kill()
+	ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", sleeper.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ns.Close()
+	if _, err := m.Attach(background, ns, Endpoint{Run: "web.1-aaaa", Unit: "web", Ports: []Port{tcp(8080, 80, "web")}}); err != nil {
+		t.Fatal(err)
+	}
+	serve(t, ns, ":80", "web")
+	wantCall(t, w.wire, hostAddr+":8080", "web "+wireAddr)
 	w.wantNothingLeft(m)
 }
 

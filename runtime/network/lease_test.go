@@ -156,3 +156,9 @@ func TestOpenRefuses(t *testing.T) {
 		}
 	}
 }
+
+// indexIn is the inverse of nth.
+func indexIn(s netip.Prefix, a netip.Addr) uint32 {
+	base, addr := s.Addr().As4(), a.As4()
+	return be32(addr[:]) - be32(base[:])
+}

@@ -71,15 +71,11 @@ func (m *Manager) heal(leases []Lease) error {
 	if err != nil {
 		return err
 	}
-	var errs []error
+	errs := []error{m.plugIn(bridge)}
 	for _, l := range leases {
 		d, err := m.host.byName(l.Device)
-		switch {
-		case err != nil:
-		case d == nil:
+		if err == nil && d == nil {
 			err = ErrDeviceGone
-		case d.Attrs().MasterIndex != bridge.Attrs().Index:
-			err = m.host.addPort(bridge, d)
 		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("run %s: device %s: %w", l.Run, l.Device, err))

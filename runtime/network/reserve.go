@@ -3,7 +3,6 @@ package network
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -82,7 +81,7 @@ func prepare(fd int, s socket, reuse bool) error {
 			return err
 		}
 	}
-	return unix.Bind(fd, &unix.SockaddrInet4{Port: int(s.port), Addr: addr4(s.ip)})
+	return unix.Bind(fd, &unix.SockaddrInet4{Port: int(s.port), Addr: s.ip.As4()})
 }
 
 // receiveNothing attaches the filter program that refuses every packet: nobody
@@ -92,5 +91,3 @@ func receiveNothing(fd int) error {
 	return unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER,
 		&unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]})
 }
-
-func addr4(a netip.Addr) [4]byte { return a.As4() }

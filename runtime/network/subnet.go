@@ -84,12 +84,6 @@ func nth(s netip.Prefix, n uint32) netip.Addr {
 	return netip.AddrFrom4([4]byte{byte(v >> 24), byte(v >> 16), byte(v >> 8), byte(v)})
 }
 
-// indexIn is the inverse of nth.
-func indexIn(s netip.Prefix, a netip.Addr) uint32 {
-	base, addr := s.Addr().As4(), a.As4()
-	return be32(addr[:]) - be32(base[:])
-}
-
 func be32(b []byte) uint32 {
 	return uint32(b[0])<<24 | uint32(b[1])<<16 | uint32(b[2])<<8 | uint32(b[3])
 }
