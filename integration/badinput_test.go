@@ -22,7 +22,7 @@ func failsToStart(t *testing.T, h *harness.Host, name, text string, parts ...str
 		if len(u.Instances) == 0 {
 			return false
 		}
-		last = u.Instances[0].Error
+		last = "unit " + name + ": container " + u.Instances[0].Name + ": " + u.Instances[0].Error
 		for _, p := range parts {
 			if !strings.Contains(last, p) {
 				return false
@@ -127,7 +127,7 @@ func TestDiskFull(t *testing.T) {
 	res := h.Fails(1, []string{"space"}, "pull", r.Ref("nginx"))
 	_ = res
 	h.OK("pull", "-q", r.Ref("busybox"))
-	h.Apply("log", fmt.Sprintf("image: %s\nnetwork: none\nrestart: none\nlogging: {max_size: 64MiB, max_file: 2}\ncommand: [sh, -c, \"i=0; while :; do i=$((i+1)); echo n $i; usleep 20000; done\"]\n", r.Ref("busybox")))
+	h.Apply("log", fmt.Sprintf("image: %s\nnetwork: none\nrestart: no\nlogging: {max_size: 64MiB, max_file: 2}\ncommand: [sh, -c, \"i=0; while :; do i=$((i+1)); echo n $i; usleep 20000; done\"]\n", r.Ref("busybox")))
 	in := h.Running("log", 1)
 	filler := h.Root + "/filler"
 	fill(t, filler)

@@ -18,7 +18,7 @@ func counter(h *harness.Host, r *harness.Registry) {
 	h.Apply("count", fmt.Sprintf(`
 image: %s
 network: none
-restart: none
+restart: no
 entrypoint: [sh, -c, "i=0; while :; do i=$((i+1)); echo n $i; usleep 10000; done"]
 `, r.Ref("busybox")))
 }
@@ -62,7 +62,7 @@ func exiting(h *harness.Host, r *harness.Registry, name string) (goFile string) 
 	h.Apply(name, fmt.Sprintf(`
 image: %s
 network: none
-restart: none
+restart: no
 volumes: ["%s:/go"]
 entrypoint: [sh, -c, "until [ -e /go/now ]; do usleep 10000; done; exit 7"]
 `, r.Ref("busybox"), dir))
