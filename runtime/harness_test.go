@@ -19,8 +19,12 @@ import (
 )
 
 // buildKeeper builds the keeper once for all tests of the package, as the
-// product's build does.
+// product's build does. A machine without a compiler gets a built one by
+// WHERRY_TEST_KEEPER.
 var buildKeeper = sync.OnceValues(func() (string, error) {
+	if bin := os.Getenv("WHERRY_TEST_KEEPER"); bin != "" {
+		return bin, nil
+	}
 	dir, err := os.MkdirTemp("", "wherry-keeper-test-")
 	if err != nil {
 		return "", err
@@ -37,7 +41,7 @@ var buildKeeper = sync.OnceValues(func() (string, error) {
 
 func TestMain(m *testing.M) {
 	code := m.Run()
-	if builtKeeper != "" {
+	if builtKeeper != "" && os.Getenv("WHERRY_TEST_KEEPER") == "" {
 		os.RemoveAll(filepath.Dir(builtKeeper))
 	}
 	os.Exit(code)

@@ -1,6 +1,7 @@
 package runtime_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -304,5 +305,96 @@ func TestOOMOfAChild(t *testing.T) {
 	e := <-events
 	if e.Type != runtime.EventOOM || e.ID != c.ID() || e.Status.State != runtime.Running {
 		t.Errorf("event = %+v, want an OOM kill in a living container", e)
+	}
+}
+
+// TestManyAtOnce: starts do not wait for each other, nor mix up.
+func TestManyAtOnce(t *testing.T) {
+	w := newWorld(t)
+	const n = 12
+	configs := make([]runtime.Config, n)
+	for i := range configs {
+		configs[i] = w.config("sh", "-c", fmt.Sprintf("echo I am %d; exit %d", i, i))
+		configs[i].Run = "one.1-run" // containers of one run share its group and folder
+		configs[i].Container = fmt.Sprintf("c%d", i)
+	}
+	errs := make(chan error, n)
+	for _, c := range configs {
+		go func() {
+			_, err := w.rt.Start(w.ctx(), c)
+			errs <- err
+		}()
+	}
+	for range n {
+		if err := <-errs; err != nil {
+			t.Error(err)
+		}
+	}
+	for i, c := range configs {
+		if exit := w.finish(c); exit.Code != i || exit.Unknown {
+			t.Errorf("container %d: %+v", i, exit)
+		}
+		if got, want := w.text(c), fmt.Sprintf("I am %d\n", i); got != want {
+			t.Errorf("container %d wrote %q", i, got)
+		}
+	}
+	w.checkContainersLeft()
+}
+
+// TestStartCanceled: a start whose caller gives up leaves nothing.
+func TestStartCanceled(t *testing.T) {
+	w := newWorld(t)
+	for i := range 6 {
+		c := w.config("sleep", "1000")
+		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(5*i+1)*time.Millisecond)
+		_, err := w.rt.Start(ctx, c)
+		cancel()
+		if err == nil { // it was faster
+			w.rt.Kill(t.Context(), c.ID())
+			w.finish(c)
+		}
+		w.checkContainersLeft()
+	}
+}
+
+// TestReadOnlyRoot: nothing of ours needs a place to write in the image.
+func TestReadOnlyRoot(t *testing.T) {
+	w := newWorld(t)
+	c := w.config("sh", "-c", "touch /x || echo read-only")
+	c.Spec.Root.Readonly = true
+	c.Rootfs = []specs.Mount{{Destination: "/", Type: "bind", Source: w.lower, Options: []string{"rbind", "ro"}}}
+	w.start(c)
+	w.finish(c)
+	if got := w.text(c); !strings.HasSuffix(got, "read-only\n") {
+		t.Errorf("output = %q", got)
+	}
+}
+
+// TestTwoRuntimes: two clients share a keeper; the one that comes second starts
+// none.
+func TestTwoRuntimes(t *testing.T) {
+	w := newWorld(t)
+	other := w.open("/no/such/keeper")
+	defer other.Close()
+	if other.KeeperPid() != w.rt.KeeperPid() {
+		t.Errorf("keepers %d and %d", other.KeeperPid(), w.rt.KeeperPid())
+	}
+	c := w.config("sleep", "1000")
+	w.start(c)
+	if st, err := other.Get(t.Context(), c.ID()); err != nil || st.State != runtime.Running {
+		t.Errorf("seen by the other: %+v, %v", st, err)
+	}
+}
+
+// TestKeeperCannotStart: the error says what the keeper said.
+func TestKeeperCannotStart(t *testing.T) {
+	w := newWorld(t)
+	_, err := runtime.Open(t.Context(), runtime.Options{Root: w.root, RunDir: filepath.Join(w.root, "run2"), Keeper: "/bin/false"})
+	if !errors.Is(err, runtime.ErrKeeper) || !strings.Contains(err.Error(), "/bin/false") {
+		t.Errorf("error = %v", err)
+	}
+	_, err = runtime.Open(t.Context(), runtime.Options{Root: "/dev/null/x", RunDir: filepath.Join(w.root, "run3"), Keeper: builtKeeper})
+	if !errors.Is(err, runtime.ErrKeeper) || !strings.Contains(err.Error(), "not a directory") {
+		t.Errorf("error = %v", err)
 	}
 }

@@ -8,11 +8,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/wherry-run/wherry/runtime/internal/bundle"
 )
 
 // openInit returns a descriptor of the binary that containers run as their
@@ -59,7 +56,7 @@ func copySelf(dir string) (string, error) {
 	}
 	old, _ := filepath.Glob(filepath.Join(dir, "init-*"))
 	for _, p := range old {
-		if p != path && !strings.HasSuffix(p, ".tmp") {
+		if p != path {
 			os.Remove(p)
 		}
 	}
@@ -76,11 +73,28 @@ func sameSize(path string, self *os.File) bool {
 }
 
 func writeCopy(path string, self *os.File) error {
-	b, err := io.ReadAll(io.NewSectionReader(self, 0, 1<<30))
+	if _, err := self.Seek(0, io.SeekStart); err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), "init-*.tmp")
 	if err != nil {
 		return err
 	}
-	return bundle.WriteFile(path, b, 0o755)
+	defer os.Remove(f.Name()) // without effect once it has its name
+	_, err = io.Copy(f, self) // the kernel copies by itself
+	if err == nil {
+		err = f.Chmod(0o755)
+	}
+	if err == nil {
+		err = f.Sync() // it is found by its size at the next start
+	}
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), path)
 }
 
 // readOnlyMount returns path on a detached mount of its own.
