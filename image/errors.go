@@ -94,9 +94,12 @@ func translate(host string, err error) error {
 	var known *registryError
 	var answer *transport.Error
 	var request *url.Error
+	var guard *plainHTTPError
 	switch {
 	case err == nil, errors.As(err, &known):
 		return err
+	case errors.As(err, &guard):
+		return fmt.Errorf("registry %s: no TLS there, and %w", host, guard)
 	case errors.As(err, &answer):
 		return translateAnswer(host, answer)
 	case errors.As(err, &request):

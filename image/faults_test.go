@@ -16,9 +16,9 @@ import (
 	"github.com/wherry-run/wherry/image/imagetest"
 )
 
-// bigImage has one layer of a few MiB, more than buffers hide.
+// bigImage has one layer that is larger than the buffers on its way.
 func bigImage() (imagetest.Image, imagetest.Layer) {
-	l := imagetest.NewLayer(entry{Name: "f", Body: noise(4 << 20)})
+	l := imagetest.NewLayer(entry{Name: "f", Body: noise(1 << 20)})
 	return imagetest.Image{Layers: []imagetest.Layer{l}}, l
 }
 
@@ -105,8 +105,8 @@ func TestWrongManifestForDigest(t *testing.T) {
 func TestResume(t *testing.T) {
 	img, l := bigImage()
 	for name, faults := range map[string][]imagetest.Fault{
-		"ranges":         {{Path: "/blobs/" + digestOf(l), CutAfter: 1 << 20, Times: 3}},
-		"without ranges": {{Path: "/blobs/" + digestOf(l), CutAfter: 3 << 20, Times: 1}, {Path: "/blobs/" + digestOf(l), NoRanges: true}},
+		"ranges":         {{Path: "/blobs/" + digestOf(l), CutAfter: 300 << 10, Times: 3}},
+		"without ranges": {{Path: "/blobs/" + digestOf(l), CutAfter: 700 << 10, Times: 1}, {Path: "/blobs/" + digestOf(l), NoRanges: true}},
 		"5xx then well":  {{Path: "/blobs/", Status: 502, Times: 2}, {Path: "/manifests/", Status: 503, Times: 2}},
 		"ping fails":     {{Status: 500, Times: 2}},
 	} {
@@ -318,7 +318,7 @@ func TestDiskFull(t *testing.T) {
 		img  imagetest.Image
 		want string
 	}{
-		"blob":        {func() imagetest.Image { i, _ := bigImage(); return i }(), "fetch "},
+		"blob":        {oneFile("f", noise(4<<20)), "fetch "},
 		"large file":  {oneFile("f", small), `unpack sha256:`},
 		"small files": {imagetest.Image{Layers: []imagetest.Layer{imagetest.NewLayer(many...)}}, `unpack sha256:`},
 	} {

@@ -78,7 +78,9 @@ func Open(o Options) (_ *Store, err error) {
 		slots: make(chan struct{}, maxLayers), flights: flights{m: map[string]*flight{}}, pins: map[string]int{},
 	}
 	images := filepath.Join(root, "images")
-	if err := os.MkdirAll(images, 0o700); err != nil {
+	// Others may have folders below the root that a container's user has to
+	// pass; what is the store's own is closed.
+	if err := errors.Join(os.MkdirAll(root, 0o711), os.MkdirAll(images, 0o700)); err != nil {
 		return nil, fmt.Errorf("image store: %w", err)
 	}
 	if s.lock, err = lockFile(filepath.Join(images, "lock")); err != nil {
