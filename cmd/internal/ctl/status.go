@@ -64,8 +64,12 @@ func (a *app) statusAll(ctx context.Context, format term.Format) error {
 	if info.KeeperPid == 0 {
 		keeper = a.out.Paint(term.Bad, "keeper away")
 	}
-	if err := a.print("wherry %s, pid %d, %s, up since %s\ncgroup %s (%s), bridge %s %s\n\n", info.Version, info.Pid, keeper,
-		a.out.Since(info.StartedAt, now), info.Cgroup, info.CgroupMode, info.Bridge, info.Subnet); err != nil {
+	up := "up since " + info.StartedAt.Format(time.RFC3339)
+	if a.out.People() {
+		up = "up " + term.Short(now.Sub(info.StartedAt))
+	}
+	if err := a.print("wherry %s, pid %d, %s, %s\ncgroup %s (%s), %s\n\n", info.Version, info.Pid, keeper, up,
+		info.Cgroup, info.CgroupMode, strings.TrimSpace("bridge "+info.Bridge+" "+info.Subnet)); err != nil {
 		return err
 	}
 	a.warn(info.Warnings)

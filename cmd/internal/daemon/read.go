@@ -26,8 +26,14 @@ func readConfig(file string, c *Config) error {
 }
 
 // parseConfig is readConfig of text.
-func parseConfig(file string, text []byte, c *Config) error {
+func parseConfig(file string, text []byte, c *Config) (err error) {
 	p := &problems{file: file}
+	// The library is young: an odd file must not end a daemon that reloads.
+	defer func() {
+		if recover() != nil {
+			err = fmt.Errorf("configuration %s: not YAML: the parser gave up on it", file)
+		}
+	}()
 	f, err := parser.ParseBytes(text, 0)
 	var syntax *yaml.SyntaxError
 	switch {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 )
 
 // Exit codes: a documented contract. `exec` and `run` end with the command's
@@ -59,7 +60,12 @@ func Report(s Stream, err error) int {
 	f := &Failure{Code: ExitFailed, Err: err}
 	errors.As(err, &f)
 	if f.Err != nil {
-		fmt.Fprintf(s, "%s %s\n", s.Paint(Bad, "error:"), err)
+		// Several mistakes are several lines; what is in a line is not trusted.
+		lines := strings.Split(err.Error(), "\n")
+		for i := range lines {
+			lines[i] = Clean(lines[i])
+		}
+		fmt.Fprintf(s, "%s %s\n", s.Paint(Bad, "error:"), strings.Join(lines, "\n"))
 	}
 	if f.Hint != "" {
 		Hint(s, f.Hint)

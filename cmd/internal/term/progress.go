@@ -93,7 +93,7 @@ func (p *Progress) draw() {
 	if p.drawn > 0 {
 		fmt.Fprintf(&b, "\x1b[%dA", p.drawn)
 	}
-	sum := part{name: "total", step: p.noun}
+	sum := part{name: "total"}
 	for _, x := range p.parts {
 		b.WriteString("\x1b[K" + bar(x, p.out.Width) + "\n")
 		sum.done += x.done

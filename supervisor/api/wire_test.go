@@ -1,0 +1,163 @@
+package api_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"flag"
+	"io"
+	"os"
+	"path/filepath"
+	"reflect"
+	"testing"
+	"time"
+
+	"github.com/wherry-run/wherry/cgroup"
+	"github.com/wherry-run/wherry/supervisor/api"
+	"github.com/wherry-run/wherry/supervisor/plan"
+	"github.com/wherry-run/wherry/supervisor/unit"
+)
+
+var update = flag.Bool("update", false, "write testdata")
+
+var at = time.Date(2026, 11, 21, 18, 30, 0, 123456789, time.UTC)
+
+// messages are one of each, with every field set.
+func messages() map[string]any {
+	exit := &api.Exit{Code: 1, Signal: "SIGKILL", OOM: true, Unknown: true, Cause: "limit 64 MiB", At: at}
+	u := api.Unit{
+		Name: "web", Kind: "service", State: "backoff", Intent: "running", Revision: 3, Image: "nginx:1.27",
+		Command: []string{"nginx"}, Network: "bridge", Replicas: 2, Running: 1, Restarts: 4, CreatedAt: at, Since: at, Reason: "exited 1",
+		Ports:  []unit.Port{{HostIP: "127.0.0.1", HostPort: 80, Port: 8080, Protocol: "tcp"}},
+		Labels: map[string]string{"team": "shop"}, Pending: &api.Pending{Source: "web.yaml", Reason: "rolled back"},
+		Instances: []api.Instance{{Name: "web.1", State: "backoff", Run: "web.1-7f3k", Revision: 3, Pid: 4001, Address: "10.88.0.2",
+			StartedAt: at, EndedAt: at, Restarts: 4, Attempt: 2, NextTry: at, Reason: "exited 1", Error: "network: port 80", Exit: exit,
+			LogPath: "/var/lib/wherry/logs/web/web.1/app.log", Cgroup: "/wherry/web.1-7f3k/app"}},
+	}
+	revision := api.Revision{Number: 3, AppliedAt: at, By: "root (uid 0, pid 1)", Source: "web.yaml", Digest: "sha256:abc"}
+	return map[string]any{
+		"info": api.Info{Version: "1.2.3", Pid: 1, KeeperPid: 2, StartedAt: at, Root: "/var/lib/wherry", RunDir: "/run/wherry",
+			Cgroup: "/wherry", CgroupMode: "unified", Bridge: "wherry0", Subnet: "10.88.0.0/16", Warnings: []string{"no swap limit"}},
+		"unit": u,
+		"unit_detail": api.UnitDetail{Unit: u, Source: "web.yaml", Text: "image: nginx\n", Revisions: []api.Revision{revision}, Digest: "sha256:abc",
+			Definition: unit.Unit{Kind: unit.Service, Name: "web", Replicas: 2, Network: "bridge", Restart: unit.DefaultRestart(),
+				Containers: []unit.Container{{Name: "app", Image: "nginx:1.27", PullPolicy: "missing", StopGracePeriod: unit.Duration(10 * time.Second),
+					Init: true, Limits: cgroup.Limits{Memory: 1 << 20}, Logging: unit.Logging{MaxSize: 1 << 20, MaxFile: 3}}}},
+			Stats: map[string]cgroup.Stats{"web.1": {MemoryCurrent: 2, MemoryWorking: 1}}},
+		"apply_request": api.ApplyRequest{Files: []api.File{{Source: "/a/web.yaml", Text: "image: x\n", Files: map[string]string{"a.env": "A=b"}}}, DryRun: true, Again: true},
+		"apply_result": api.ApplyResult{Units: []api.UnitChange{{Unit: "web", Change: "update", Revision: 4, Fields: []unit.Change{{Path: "replicas", Old: "1", New: "2"}}}},
+			Warnings: []string{"depends on a unit that is not there"}, Actions: []plan.Action{{Kind: plan.Start, Unit: "web", Instance: "web.2", Run: "r", Revision: 4, Reason: "it should run"}}},
+		"act_request":    api.ActRequest{Units: []string{"web"}, All: true, Glob: true, Force: true, NoWait: true, Timeout: unit.Duration(90 * time.Second)},
+		"act_result":     api.ActResult{Units: []string{"web"}},
+		"run_request":    api.RunRequest{Unit: unit.Unit{Name: "x"}, Attach: true, Remove: true},
+		"exec_request":   api.ExecRequest{Target: "web.1", Args: []string{"ls"}, Env: []string{"A=b"}, User: "nobody", Cwd: "/"},
+		"log_line":       api.LogLine{Unit: "web", Instance: "web.1", Time: at, Stream: "stderr", Partial: true, Text: []byte("oops\xff")},
+		"event":          api.Event{Seq: 7, Time: at, Type: "exit", Unit: "web", Instance: "web.1", Run: "web.1-7f3k", Step: "network", Message: "exited 1", Exit: exit, By: "root", Fields: map[string]any{"port": "80"}},
+		"reload_result":  api.ReloadResult{Applied: []string{"registries"}, NeedsRestart: []string{"root"}},
+		"wait_request":   api.WaitRequest{Units: []string{"web"}, State: "running", Timeout: unit.Duration(time.Minute)},
+		"wait_result":    api.WaitResult{Units: []api.Waited{{Name: "web", Exit: exit}}},
+		"pull_request":   api.PullRequest{Ref: "nginx", Policy: "always", Platform: "linux/arm64"},
+		"pull_message":   api.PullMessage{Progress: &api.Progress{Image: "nginx", Layer: "sha256:abc", Step: "fetch", Done: 1, Total: 2}},
+		"image":          testImage(),
+		"image_removal":  api.ImageRemoval{Untagged: []string{"nginx"}, Deleted: []string{"sha256:abc"}, Freed: 3},
+		"error":          api.Error{Message: "no such unit: web", Hint: "list shows them", Code: api.CodeNotFound},
+		"control_create": api.Control{Created: "x"},
+		"control_exit":   api.Control{Exit: exit},
+		"control_error":  api.Control{Error: &api.Error{Message: "no", Code: api.CodeInternal}},
+	}
+}
+
+func testImage() api.Image {
+	return api.Image{Names: []string{"nginx:1.27"}, Digest: "sha256:abc", ConfigID: "sha256:def", Platform: "linux/amd64", Size: 3, Created: at, PulledAt: at,
+		Config: api.ImageConfig{Entrypoint: []string{"/e"}, Cmd: []string{"c"}, Env: []string{"A=b"}, User: "u", WorkingDir: "/w", StopSignal: "SIGQUIT",
+			Volumes: []string{"/v"}, ExposedPorts: []string{"80/tcp"}, Labels: map[string]string{"a": "b"}},
+		Layers: []api.ImageLayer{{Digest: "sha256:1", DiffID: "sha256:2", Size: 3}}}
+}
+
+// TestWire holds every message to its form in testdata: a client of an older or
+// newer version reads it.
+func TestWire(t *testing.T) {
+	for name, m := range messages() {
+		got, err := json.MarshalIndent(m, "", "  ")
+		if err != nil {
+			t.Fatal(name, err)
+		}
+		got = append(got, '\n')
+		file := filepath.Join("testdata", name+".json")
+		if *update {
+			if err := os.WriteFile(file, got, 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want, err := os.ReadFile(file)
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		if !bytes.Equal(got, want) {
+			t.Errorf("%s has changed on the wire:\n%s", name, got)
+		}
+		back := reflect.New(reflect.TypeOf(m))
+		dec := json.NewDecoder(bytes.NewReader(want))
+		dec.DisallowUnknownFields()
+		if err := dec.Decode(back.Interface()); err != nil {
+			t.Errorf("%s: %v", name, err)
+		} else if !reflect.DeepEqual(back.Elem().Interface(), m) {
+			t.Errorf("%s: read back as %+v", name, back.Elem().Interface())
+		}
+	}
+}
+
+func TestFrames(t *testing.T) {
+	var b bytes.Buffer
+	for _, p := range []string{"", "hello", string(make([]byte, api.MaxFrame))} {
+		if err := api.WriteFrame(&b, api.FrameStderr, []byte(p)); err != nil {
+			t.Fatal(err)
+		}
+		if p == "hello" && !bytes.HasSuffix(b.Bytes(), []byte("\x02\x00\x00\x00\x05hello")) {
+			t.Errorf("frame %q", b.Bytes())
+		}
+	}
+	buf := make([]byte, 3)
+	for _, n := range []int{0, 5, api.MaxFrame} {
+		typ, p, err := api.ReadFrame(&b, buf)
+		if err != nil || typ != api.FrameStderr || len(p) != n {
+			t.Fatalf("%d %d %v", typ, len(p), err)
+		}
+	}
+	for text, want := range map[string]error{"": io.EOF, "\x01\x00": io.ErrUnexpectedEOF, "\x01\x00\x00\x00\x05hel": io.ErrUnexpectedEOF} {
+		if _, _, err := api.ReadFrame(bytes.NewBufferString(text), nil); !errors.Is(err, want) {
+			t.Errorf("%q: %v, want %v", text, err, want)
+		}
+	}
+	if _, _, err := api.ReadFrame(bytes.NewBufferString("\x01\xff\xff\xff\xff"), nil); err == nil {
+		t.Error("a frame without bounds is read")
+	}
+}
+
+func FuzzReadFrame(f *testing.F) {
+	f.Add([]byte("\x01\x00\x00\x00\x02hi"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		r := bytes.NewReader(b)
+		for {
+			typ, p, err := api.ReadFrame(r, nil)
+			if err != nil {
+				return
+			}
+			var again bytes.Buffer
+			if err := api.WriteFrame(&again, typ, p); err != nil || !bytes.Contains(b, again.Bytes()) {
+				t.Fatalf("%d %q, %v", typ, p, err)
+			}
+		}
+	})
+}
+
+func TestErrorsMatchTheirCode(t *testing.T) {
+	err := error(&api.Error{Code: api.CodeNotFound, Message: "no"})
+	if !errors.Is(err, api.ErrNoSuchUnit) || errors.Is(err, api.ErrExists) {
+		t.Error("not_found is not ErrNoSuchUnit alone")
+	}
+	if errors.Is(&api.Error{Code: api.CodeInternal}, nil) {
+		t.Error("internal matches nothing")
+	}
+}
