@@ -154,7 +154,11 @@ func (l *link) call(ctx context.Context, t wire.Type, body any, files ...*os.Fil
 	defer patience.Stop()
 	select {
 	case m := <-ch:
-		return m, answerError(m)
+		err := answerError(m)
+		if errors.Is(err, context.Canceled) {
+			err = ctx.Err() // the keeper does not know why
+		}
+		return m, err
 	case <-l.gone:
 		return l.lastWord(ch)
 	case <-patience.C:

@@ -118,3 +118,15 @@ func BenchmarkExec(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkOutput is how fast output gets into the log file.
+func BenchmarkOutput(b *testing.B) {
+	w := newWorld(b)
+	const size = 64 << 20
+	b.SetBytes(size)
+	c := w.config("sh", "-c", "busybox yes 'a line of output as services write them, of some eighty characters in all' | busybox head -c 67108864")
+	for b.Loop() {
+		w.start(c)
+		w.finish(c)
+	}
+}

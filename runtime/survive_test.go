@@ -360,7 +360,7 @@ func TestStartCanceled(t *testing.T) {
 // TestReadOnlyRoot: nothing of ours needs a place to write in the image.
 func TestReadOnlyRoot(t *testing.T) {
 	w := newWorld(t)
-	c := w.config("sh", "-c", "touch /x || echo read-only")
+	c := w.config("sh", "-c", "touch /x 2>/dev/null || echo read-only")
 	c.Spec.Root.Readonly = true
 	c.Rootfs = []specs.Mount{{Destination: "/", Type: "bind", Source: w.lower, Options: []string{"rbind", "ro"}}}
 	w.start(c)

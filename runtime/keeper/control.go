@@ -53,7 +53,10 @@ func (k *Keeper) signal(id, name string) error {
 			return unix.Kill(child, sig)
 		}
 	}
-	if err := c.proc.signal(sig); errors.Is(err, unix.ESRCH) {
+	if sig == unix.SIGKILL {
+		k.noteKill(c)
+	}
+	if err := c.proc.signal(sig); errors.Is(err, unix.ESRCH) || errors.Is(err, os.ErrClosed) {
 		return fmt.Errorf("container %s: %w", id, runtime.ErrNotRunning)
 	} else if err != nil {
 		return fmt.Errorf("container %s: signal %s: %w", id, name, err)
@@ -100,11 +103,20 @@ func (k *Keeper) kill(ctx context.Context, id string) error {
 	ctx, cancel := context.WithTimeout(ctx, groupDeadline)
 	defer cancel()
 	st := c.snapshot()
+	k.noteKill(c)
 	c.proc.signal(unix.SIGKILL) // with a PID namespace that is already all
 	if err := (cgroup.Group{Path: st.Cgroup}).Kill(ctx); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("container %s: %w", id, err)
 	}
 	return nil
+}
+
+// noteKill keeps that what comes next is our doing: a killed init leaves no
+// record, and a keeper that is not its parent would not know.
+func (k *Keeper) noteKill(c *container) {
+	if err := k.update(c, func(st *state) { st.Killed = true }); err != nil {
+		k.logger.Warn("cannot keep that a container is killed", "container", c.snapshot().ID, "err", err)
+	}
 }
 
 // wait blocks until the container has ended and its output is in the log.

@@ -63,6 +63,12 @@ func (k *Keeper) exitOf(st *state, proc *process, g cgroup.Group) runtime.Exit {
 	if rec, at, ok := readRecord(k.layout.Record(st.ID)); ok {
 		ws, known, exit.At = rec, true, at
 	}
+	stats, serr := g.Stats()
+	lackedMemory := serr == nil && stats.OOMKills > st.OOMKills
+	if !known && st.Init && st.BootID == k.boot && (st.Killed || lackedMemory) {
+		// Whatever else ends the init, it leaves a record. SIGKILL was sent, and nothing else is left that it could have been.
+		ws, known = unix.WaitStatus(unix.SIGKILL), true
+	}
 	switch {
 	case !known:
 		exit.Unknown = true
@@ -72,12 +78,12 @@ func (k *Keeper) exitOf(st *state, proc *process, g cgroup.Group) runtime.Exit {
 	default:
 		exit.Code = ws.ExitStatus()
 	}
-	if s, err := g.Stats(); err == nil {
-		exit.Memory = &runtime.Memory{Peak: s.MemoryPeak, Limit: s.MemoryLimit}
-		if ws.Signal() == unix.SIGKILL && known && s.OOMKills > st.OOMKills {
-			exit.OOM = true
-			exit.Cause = fmt.Sprintf("the kernel killed it for lack of memory, limit %s", mebibytes(s.MemoryLimit))
-		}
+	if serr == nil {
+		exit.Memory = &runtime.Memory{Peak: stats.MemoryPeak, Limit: stats.MemoryLimit}
+	}
+	if known && lackedMemory && ws.Signal() == unix.SIGKILL {
+		exit.OOM = true
+		exit.Cause = "the kernel killed it for lack of memory, limit " + mebibytes(stats.MemoryLimit)
 	}
 	return exit
 }
@@ -159,6 +165,7 @@ func (k *Keeper) sweep(st *state) error {
 	dir := k.layout.Rootfs(st.Run, st.Container)
 	os.Remove(dir)
 	os.Remove(k.layout.Container(st.Run, st.Container))
+	k.retire(st.ID)
 	if err := os.Remove(k.layout.State(st.ID)); err != nil && !os.IsNotExist(err) {
 		return err
 	}

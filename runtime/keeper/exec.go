@@ -36,11 +36,15 @@ func (k *Keeper) exec(ctx context.Context, req *wire.ExecRequest, stdio [3]*os.F
 		return runtime.Exit{}, fmt.Errorf("exec in %s: %w", req.ID, err)
 	}
 	defer proc.close()
-	if err := proc.wait(ctx); err != nil {
+	err = proc.wait(ctx)
+	if ctx.Err() != nil {
 		proc.signal(unix.SIGKILL)
 		proc.wait(context.Background())
 		proc.reap()
-		return runtime.Exit{}, err
+		return runtime.Exit{}, ctx.Err()
+	}
+	if err != nil {
+		return runtime.Exit{}, fmt.Errorf("exec in %s: %w", req.ID, err)
 	}
 	exit := runtime.Exit{At: time.Now()}
 	ws, ok := proc.reap()

@@ -252,3 +252,35 @@ func TestDropHome(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+// BenchmarkPump is the way from the pipe to the log file.
+func BenchmarkPump(b *testing.B) {
+	l := bundle.Layout{RunDir: b.TempDir()}
+	if err := os.MkdirAll(l.Containers(), 0o700); err != nil {
+		b.Fatal(err)
+	}
+	log, err := logfile.Open(filepath.Join(b.TempDir(), "x.log"), 0, 0)
+	if err != nil {
+		b.Fatal(err)
+	}
+	if err := makePipes(l, "id"); err != nil {
+		b.Fatal(err)
+	}
+	p, err := startPump(l, "id", log)
+	if err != nil {
+		b.Fatal(err)
+	}
+	w, err := openPipe(l.Pipe("id", "stdout"), 0)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer w.Close()
+	text := []byte(strings.Repeat("a line of output as services write them, of some eighty characters in all\n", 200))
+	b.SetBytes(int64(len(text)))
+	for b.Loop() {
+		if _, err := w.Write(text); err != nil {
+			b.Fatal(err)
+		}
+	}
+	p.stop()
+}

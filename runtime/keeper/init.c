@@ -45,6 +45,7 @@ struct job {
 	int init;
 	int err;
 	int record;
+	struct wherry_record *page; /* the record, mapped: no filter can forbid writing to it */
 	int filter;
 	unsigned long flags;
 };
@@ -115,6 +116,20 @@ static void load_filter(const struct job *j)
 	if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, j->flags, &prog) != 0)
 		fail(j, WHERRY_FILTER, errno);
 	munmap(p, st.st_size);
+}
+
+static void map_record(struct job *j)
+{
+	void *p;
+
+	j->page = NULL;
+	if (j->record < 0)
+		return;
+	p = mmap(NULL, sizeof(struct wherry_record), PROT_READ | PROT_WRITE, MAP_SHARED, j->record, 0);
+	if (p == MAP_FAILED)
+		fail(j, WHERRY_RECORD, errno);
+	j->page = p;
+	close(j->record);
 }
 
 static const char *search_path(char **envp)
@@ -229,16 +244,15 @@ static void end_others(const sigset_t *all)
  */
 static void __attribute__((noreturn)) finish(const struct job *j, int status, const sigset_t *all)
 {
-	struct wherry_record r = {.magic = WHERRY_RECORD_MAGIC, .status = status};
 	struct timespec now = {0};
-	ssize_t n = 0;
 
 	clock_gettime(CLOCK_REALTIME, &now);
-	r.seconds = now.tv_sec;
-	r.nanoseconds = now.tv_nsec;
-	if (j->record >= 0)
-		n = pwrite(j->record, &r, sizeof(r), 0);
-	(void)n;
+	if (j->page) {
+		j->page->status = status;
+		j->page->seconds = now.tv_sec;
+		j->page->nanoseconds = now.tv_nsec;
+		__atomic_store_n(&j->page->magic, WHERRY_RECORD_MAGIC, __ATOMIC_RELEASE); /* last: it makes the rest valid */
+	}
 	end_others(all);
 	linger(all);
 	_exit(WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status));
@@ -322,8 +336,7 @@ static void __attribute__((constructor(101))) wherry_init(int argc, char **argv,
 	close(EXE_FD);
 	if (j.err >= 0)
 		fcntl(j.err, F_SETFD, FD_CLOEXEC);
-	if (j.record >= 0)
-		fcntl(j.record, F_SETFD, FD_CLOEXEC);
+	map_record(&j);
 	load_filter(&j);
 	if (j.init)
 		init(&j, argv, envp);

@@ -78,6 +78,8 @@ func execError(part uint32, errno unix.Errno, program string) error {
 		return fmt.Errorf("load seccomp filter: %w", errno)
 	case C.WHERRY_FORK:
 		return fmt.Errorf("fork: %w", errno)
+	case C.WHERRY_RECORD:
+		return fmt.Errorf("map exit record: %w", errno)
 	case C.WHERRY_INTERPRETER:
 		return fmt.Errorf("exec %q: its interpreter or loader is missing: %w", program, runtime.ErrCommand)
 	}

@@ -19,6 +19,7 @@ struct wherry_record {
 #define WHERRY_FORK 2
 #define WHERRY_EXEC 3
 #define WHERRY_INTERPRETER 4
+#define WHERRY_RECORD 5
 
 /* wherry_failure is what comes over the error pipe. */
 struct wherry_failure {

@@ -50,8 +50,9 @@ type container struct {
 	settled chan struct{} // closed once the container has ended and its output is in the log
 	failed  chan struct{} // closed if the start failed: the container never was
 
-	mu sync.Mutex
-	st state
+	mu      sync.Mutex
+	st      state
+	retired bool // removed: its state file must not come back
 }
 
 func newContainer(st state) *container {
@@ -76,6 +77,9 @@ func (k *Keeper) update(c *container, change func(*state)) error {
 	defer c.mu.Unlock()
 	next := c.st
 	change(&next)
+	if c.retired {
+		return nil
+	}
 	err := bundle.WriteJSON(k.layout.State(next.ID), &next)
 	c.st = next // also if the disk refused: memory is closer to the truth
 	if err != nil {
@@ -167,6 +171,17 @@ func (k *Keeper) reserve(st state) (*container, error) {
 	}
 	k.containers[st.ID] = c
 	return c, nil
+}
+
+// retire keeps late changes from writing the state file again.
+func (k *Keeper) retire(id string) {
+	c, err := k.find(id)
+	if err != nil {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.retired = true
 }
 
 // forget drops a container of which nothing is left. The run's group and

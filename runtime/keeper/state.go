@@ -29,6 +29,7 @@ type state struct {
 	Log       runtime.LogConfig `json:"log"`
 	OOMKills  uint64            `json:"oom_kills"` // the group's count when the run began
 	WatchOOM  bool              `json:"watch_oom"`
+	Killed    bool              `json:"killed,omitempty"` // we have sent it SIGKILL
 
 	StopSignal      string        `json:"stop_signal,omitempty"`
 	StopGracePeriod time.Duration `json:"stop_grace_period,omitempty"`
