@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 	"syscall"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/wherry-run/wherry/image/internal/blob"
+	"github.com/wherry-run/wherry/image/internal/disk"
 	"github.com/wherry-run/wherry/image/internal/fan"
 	"github.com/wherry-run/wherry/image/internal/layer"
 )
@@ -35,22 +37,31 @@ func (s *Store) have(j layerJob) (key string, ok bool) {
 	return s.layers.Find(j.diffID, j.chain)
 }
 
+// work is what a layer holds while it is fetched and unpacked.
+type work struct {
+	busy *disk.Busy // the sync waits for it
+	free func()     // gives the slot back
+}
+
 // fly is the work of a flight: the blob is on disk and verified afterwards, and
 // the layer is either committed, if it stands for itself, or left in f.stage.
 func (s *Store) fly(ctx context.Context, f *flight, r *repository, j layerJob) error {
+	busy := s.sync.Begin()
+	defer busy.End()
 	select {
 	case s.slots <- struct{}{}:
-		defer func() { <-s.slots }()
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
+	w := work{busy, sync.OnceFunc(func() { <-s.slots })}
+	defer w.free()
 	digest := j.desc.Digest.String()
 	if size, ok := s.blobs.Size(digest); ok && size == j.desc.Size {
 		file, err := s.blobs.Open(digest)
 		if err != nil {
 			return s.stepFailed(StepFetch, digest, err)
 		}
-		err = s.land(ctx, f, j, file, s.blobs.Verifier(digest, j.desc.Size))
+		err = s.land(ctx, f, w, j, file, s.blobs.Verifier(digest, j.desc.Size))
 		file.Close()
 		if !errors.Is(err, ErrCorrupt) || ctx.Err() != nil {
 			return err
@@ -60,19 +71,19 @@ func (s *Store) fly(ctx context.Context, f *flight, r *repository, j layerJob) e
 			return s.stepFailed(StepFetch, digest, err)
 		}
 	}
-	w, err := s.blobs.Create(digest, j.desc.Size)
+	b, err := s.blobs.Create(digest, j.desc.Size)
 	if err != nil {
 		return s.stepFailed(StepFetch, digest, err)
 	}
-	defer w.Abort()
+	defer b.Abort()
 	src := r.source(j.desc).Reader(ctx)
 	defer src.Close()
-	return s.land(ctx, f, j, src, w)
+	return s.land(ctx, f, w, j, src, b)
 }
 
 // land brings one stream to its two ends at the same time: the blob and the
 // unpacked layer.
-func (s *Store) land(ctx context.Context, f *flight, j layerJob, src io.Reader, w *blob.Writer) (err error) {
+func (s *Store) land(ctx context.Context, f *flight, w work, j layerJob, src io.Reader, b *blob.Writer) (err error) {
 	digest := j.desc.Digest.String()
 	stage, err := s.layers.Stage()
 	if err != nil {
@@ -83,28 +94,35 @@ func (s *Store) land(ctx context.Context, f *flight, j layerJob, src io.Reader, 
 			err = errors.Join(err, stage.Discard())
 		}
 	}()
-	res, unpackErr, err := s.stream(ctx, f, j, src, w, stage.Diff())
+	res, unpackErr, err := s.stream(ctx, f, j, src, b, stage.Diff())
 	if err != nil {
 		return s.stepFailed(StepFetch, digest, err)
 	}
-	if unpackErr != nil {
-		return s.stepFailed(StepUnpack, digest, unpackErr)
+	if unpackErr == nil && res.DiffID != j.diffID {
+		unpackErr = &StepError{StepVerify, digest, fmt.Errorf("%w: it unpacks to %s, the image's config says %s", ErrCorrupt, res.DiffID, j.diffID)}
 	}
-	if res.DiffID != j.diffID {
-		return &StepError{StepVerify, digest, fmt.Errorf("%w: it unpacks to %s, the image's config says %s", ErrCorrupt, res.DiffID, j.diffID)}
+	if unpackErr != nil {
+		// The bytes are right: whoever tries again need not fetch them.
+		return s.stepFailed(StepUnpack, digest, errors.Join(unpackErr, b.Commit()))
 	}
 	if err := s.blobs.SetDiffID(digest, res.DiffID); err != nil {
 		return s.stepFailed(StepCommit, digest, err)
 	}
+	w.free()
+	f.report(StepCommit, j.desc.Size)
 	if res.Dependent || res.NeedsLower {
+		if err := b.Commit(); err != nil {
+			return s.stepFailed(StepCommit, digest, err)
+		}
 		f.mu.Lock()
 		f.stage, f.result = stage, res
 		f.mu.Unlock()
 		stage = nil
 		return nil
 	}
-	f.report(StepCommit, j.desc.Size)
-	err = stage.Commit(layer.Key(res.DiffID), infoOf(res, ""))
+	err = stage.Commit(layer.Key(res.DiffID), infoOf(res, ""), func() error {
+		return errors.Join(w.busy.Sync(), b.Publish())
+	})
 	if err == nil {
 		stage = nil
 	}
@@ -119,9 +137,9 @@ func infoOf(r layer.Result, chain string) layer.Info {
 	return i
 }
 
-// stream runs the goroutines of one layer. The blob is committed in any case
-// if its bytes are right: a layer that cannot be unpacked is not fetched again,
-// and wrong bytes are reported as such and not as the garbage they unpack to.
+// stream runs the goroutines of one layer and verifies the blob. An archive
+// that cannot be unpacked does not end it: wrong bytes are reported as such and
+// not as the garbage they unpack to.
 func (s *Store) stream(ctx context.Context, f *flight, j layerJob, src io.Reader, w *blob.Writer, dir string) (res layer.Result, unpackErr, err error) {
 	g, gctx := errgroup.WithContext(ctx)
 	both := fan.New(2)
@@ -134,7 +152,7 @@ func (s *Store) stream(ctx context.Context, f *flight, j layerJob, src io.Reader
 			return err
 		}
 		f.report(StepUnpack, j.desc.Size)
-		return w.Commit()
+		return w.Verify()
 	})
 	g.Go(func() error {
 		defer both.Reader(1).Close()
@@ -230,7 +248,7 @@ func (s *Store) commitDependent(stage *layer.Stage, res layer.Result, j layerJob
 	if !res.Dependent {
 		key = layer.Key(j.diffID)
 	}
-	if err := stage.Commit(key, infoOf(res, j.chain)); err != nil {
+	if err := stage.Commit(key, infoOf(res, j.chain), s.sync.Sync); err != nil {
 		return "", s.stepFailed(StepCommit, j.desc.Digest.String(), errors.Join(err, stage.Discard()))
 	}
 	return key, nil

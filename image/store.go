@@ -51,6 +51,7 @@ type Store struct {
 	lock    *os.File
 	blobs   *blob.Store
 	layers  *layer.Store
+	sync    *disk.Syncer
 	slots   chan struct{} // layers being fetched
 	flights flights
 
@@ -75,7 +76,7 @@ func Open(o Options) (_ *Store, err error) {
 		root: root, platform: o.Platform.or(HostPlatform()), insecure: o.Insecure,
 		keychain: auth.DockerConfig(o.DockerConfig), transport: newTransport(o.Insecure, o.Proxy),
 		log: o.Logger, backoff: backoff,
-		slots: make(chan struct{}, maxLayers), flights: flights{m: map[string]*flight{}}, pins: map[string]int{},
+		sync: &disk.Syncer{Path: root}, slots: make(chan struct{}, maxLayers), flights: flights{m: map[string]*flight{}}, pins: map[string]int{},
 	}
 	images := filepath.Join(root, "images")
 	// Others may have folders below the root that a container's user has to
@@ -97,7 +98,7 @@ func Open(o Options) (_ *Store, err error) {
 	if s.blobs, err = blob.Open(filepath.Join(root, "blobs")); err != nil {
 		return nil, fmt.Errorf("image store: %w", err)
 	}
-	if s.layers, err = layer.OpenStore(filepath.Join(root, "layers"), &disk.Syncer{Path: root}, o.Logger); err != nil {
+	if s.layers, err = layer.OpenStore(filepath.Join(root, "layers"), o.Logger); err != nil {
 		return nil, fmt.Errorf("image store: %w", err)
 	}
 	return s, nil

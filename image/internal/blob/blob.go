@@ -182,13 +182,18 @@ func (s *Store) DiffID(digest string) string {
 	return string(b)
 }
 
-// SetDiffID remembers what a layer blob unpacks to.
+// SetDiffID remembers what a layer blob unpacks to. It need not survive a power
+// cut: without it the blob is unpacked once more.
 func (s *Store) SetDiffID(digest, diffID string) error {
 	h, err := CheckDigest(digest)
 	if err != nil {
 		return err
 	}
-	return disk.WriteFile(s.path("diffid", h), []byte(diffID), 0o600)
+	tmp := s.path("tmp", h+".diffid")
+	if err := os.WriteFile(tmp, []byte(diffID), 0o600); err != nil {
+		return err
+	}
+	return os.Rename(tmp, s.path("diffid", h))
 }
 
 // Writer is a blob being written. One of Commit and Abort ends it.
@@ -233,8 +238,8 @@ func (w *Writer) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// verify compares size and digest.
-func (w *Writer) verify() error {
+// Verify compares size and digest.
+func (w *Writer) Verify() error {
 	got := "sha256:" + hex.EncodeToString(w.sum.Sum(nil))
 	if w.n != w.size || got != w.digest {
 		return &MismatchError{Want: w.digest, Got: got, WantSize: w.size, GotSize: w.n}
@@ -244,10 +249,21 @@ func (w *Writer) verify() error {
 
 // Commit verifies the blob, brings it to the disk and makes it visible.
 func (w *Writer) Commit() error {
-	if err := w.verify(); err != nil || w.f == nil {
+	if err := w.Verify(); err != nil || w.f == nil {
 		return err
 	}
-	if err := errors.Join(w.f.Chmod(0o400), w.f.Sync()); err != nil {
+	if err := w.f.Sync(); err != nil {
+		return err
+	}
+	return w.Publish()
+}
+
+// Publish makes a blob visible that was verified and is on the disk.
+func (w *Writer) Publish() error {
+	if w.f == nil {
+		return nil
+	}
+	if err := w.f.Chmod(0o400); err != nil {
 		return err
 	}
 	h, _ := CheckDigest(w.digest)

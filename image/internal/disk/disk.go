@@ -11,7 +11,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -117,55 +116,4 @@ func Bytes(n int64) string {
 		f, i = f/unit, i+1
 	}
 	return fmt.Sprintf("%.1f %ciB", f, "KMGTPE"[i])
-}
-
-// Syncer writes everything of one file system to the disk. Calls that come
-// while a sync runs share the next one: many layers, few syncs.
-type Syncer struct {
-	Path string
-
-	run sync.Mutex // held by the sync under way
-
-	mu   sync.Mutex
-	next *round
-}
-
-type round struct {
-	done chan struct{}
-	err  error
-}
-
-// Sync returns when all that was written before the call is on disk.
-func (s *Syncer) Sync() error {
-	s.mu.Lock()
-	r, leader := s.next, false
-	if r == nil {
-		r, leader = &round{done: make(chan struct{})}, true
-		s.next = r
-	}
-	s.mu.Unlock()
-	if !leader {
-		<-r.done
-		return r.err
-	}
-	s.run.Lock()
-	s.mu.Lock()
-	s.next = nil // who comes from here on has written after this sync's start
-	s.mu.Unlock()
-	r.err = syncfs(s.Path)
-	s.run.Unlock()
-	close(r.done)
-	return r.err
-}
-
-func syncfs(path string) error {
-	d, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	if err := unix.Syncfs(int(d.Fd())); err != nil {
-		return fmt.Errorf("sync %s: %w", path, err)
-	}
-	return nil
 }

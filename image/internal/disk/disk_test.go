@@ -7,6 +7,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -81,4 +83,30 @@ func TestSyncerShares(t *testing.T) {
 	if err := (&Syncer{Path: "/nowhere"}).Sync(); err == nil {
 		t.Error("no error")
 	}
+}
+
+// A sync waits for busy writers, and is theirs too; but not for ever.
+func TestSyncWaitsForBusyWriters(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &Syncer{Path: "/"}
+		a, b, c := s.Begin(), s.Begin(), s.Begin()
+		start, done := time.Now(), make(chan time.Duration, 3)
+		go func() { _ = a.Sync(); done <- time.Since(start) }()
+		time.Sleep(time.Second)
+		c.End()
+		c.End()
+		time.Sleep(time.Second)
+		go func() { _ = b.Sync(); done <- time.Since(start) }()
+		for range 2 {
+			if got := <-done; got != 2*time.Second {
+				t.Error("synced after", got)
+			}
+		}
+		d := s.Begin()
+		defer d.End()
+		start = time.Now()
+		if err := s.Sync(); err != nil || time.Since(start) != maxDelay {
+			t.Error(err, time.Since(start))
+		}
+	})
 }

@@ -11,8 +11,6 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/wherry-run/wherry/image/internal/disk"
 )
 
 // stack unpacks layers, the lowest first, each above the ones before it.
@@ -140,7 +138,7 @@ func TestStore(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(st.Diff(), "f"), nil, 0o644); err != nil {
 			t.Fatal(err)
 		}
-		if err := st.Commit(key, i); err != nil {
+		if err := st.Commit(key, i, func() error { return nil }); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -183,7 +181,7 @@ func TestStore(t *testing.T) {
 
 func openStore(t *testing.T, dir string) *Store {
 	t.Helper()
-	s, err := OpenStore(dir, &disk.Syncer{Path: dir}, slog.New(slog.DiscardHandler))
+	s, err := OpenStore(dir, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

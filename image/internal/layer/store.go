@@ -36,9 +36,8 @@ type Info struct {
 // KEY is the hex of the layer's diff ID, or, for a layer that depends on the
 // ones below it, of its chain ID.
 type Store struct {
-	dir  string
-	sync *disk.Syncer
-	log  *slog.Logger
+	dir string
+	log *slog.Logger
 
 	trash  chan struct{} // says that there is something to delete
 	cancel context.CancelFunc
@@ -47,8 +46,8 @@ type Store struct {
 
 // OpenStore makes the folders, removes what an interrupted unpack left and
 // goes on deleting.
-func OpenStore(dir string, sync *disk.Syncer, log *slog.Logger) (*Store, error) {
-	s := &Store{dir: dir, sync: sync, log: log, trash: make(chan struct{}, 1)}
+func OpenStore(dir string, log *slog.Logger) (*Store, error) {
+	s := &Store{dir: dir, log: log, trash: make(chan struct{}, 1)}
 	for _, sub := range []string{"tmp", "trash"} {
 		if err := os.MkdirAll(filepath.Join(dir, sub), 0o700); err != nil {
 			return nil, err
@@ -153,9 +152,10 @@ func (st *Stage) Diff() string { return filepath.Join(st.dir, "diff") }
 // Discard removes the stage: when it returns, its space is free again.
 func (st *Stage) Discard() error { return disk.RemoveAll(st.dir) }
 
-// Commit brings the layer to the disk and makes it visible in one step. If it
-// is there already, the stage is dropped.
-func (st *Stage) Commit(key string, i Info) error {
+// Commit brings the layer to the disk and makes it visible in one step. sync
+// is the caller's way to the disk, which it may share. If the layer is there
+// already, the stage is dropped.
+func (st *Stage) Commit(key string, i Info, sync func() error) error {
 	b, err := json.Marshal(i)
 	if err != nil {
 		return err
@@ -163,7 +163,7 @@ func (st *Stage) Commit(key string, i Info) error {
 	if err := os.WriteFile(filepath.Join(st.dir, "layer.json"), b, 0o600); err != nil {
 		return err
 	}
-	if err := st.s.sync.Sync(); err != nil {
+	if err := sync(); err != nil {
 		return err
 	}
 	err = os.Rename(st.dir, filepath.Join(st.s.dir, key))
