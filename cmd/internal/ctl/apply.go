@@ -111,9 +111,11 @@ func (a *app) explainDown(ctx context.Context, names []string, cause error) erro
 		if u.State == plan.StateRunning || u.State == plan.StateCompleted {
 			continue
 		}
-		reason := u.Reason
+		reason := unitNote(u)
 		for _, i := range u.Instances {
-			reason = join("; ", reason, a.instanceNote(i, time.Now(), reason))
+			if note := a.instanceNote(i, time.Now()); !strings.Contains(reason, note) {
+				reason = join("; ", reason, note)
+			}
 		}
 		text := strings.TrimPrefix(join(": ", u.State, reason), "unit "+u.Name+": ")
 		down = append(down, fmt.Errorf("cannot start %s: %s", u.Name, term.Clean(text)))

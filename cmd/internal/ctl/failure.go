@@ -57,6 +57,7 @@ func (a *app) cannot(what, object string, err error) error {
 		what += " " + object
 		text = strings.TrimPrefix(text, "unit "+object+": ")
 	}
+	text = strings.TrimPrefix(text, what+": ") // "cannot pull x: pull x: ..."
 	f.Err = fmt.Errorf("cannot %s: %w", what, &said{text, err})
 	return f
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -124,6 +126,9 @@ func (a *app) logs(ctx context.Context, targets []string, r api.LogsRequest, tim
 		})
 	}
 	all.Wait()
+	if err := p.flush(); err != nil {
+		return err
+	}
 	for n, err := range failed {
 		if err != nil {
 			return a.cannot("read the logs of", targets[n], err)
@@ -154,7 +159,7 @@ type linePrinter struct {
 	json               bool
 
 	mu   sync.Mutex
-	open map[string]string // by instance and stream: a line that has not ended
+	open map[string]api.LogLine // by instance and stream: a line that has not ended
 }
 
 func (p *linePrinter) print(l api.LogLine) error {
@@ -164,16 +169,37 @@ func (p *linePrinter) print(l api.LogLine) error {
 		return term.PrintJSONLine(p.out, l)
 	}
 	key := l.Instance + "\x00" + l.Stream
-	if p.open == nil {
-		p.open = map[string]string{}
+	if begun, ok := p.open[key]; ok {
+		l.Text = append(begun.Text, l.Text...)
+		l.Time = begun.Time
+		delete(p.open, key)
 	}
-	text := p.open[key] + string(l.Text)
-	// A prompt that never ends must not grow without bound.
-	if l.Partial && len(text) < 64<<10 {
-		p.open[key] = text
+	// A line that never ends must not grow without bound.
+	if l.Partial && len(l.Text) < longestLine {
+		if p.open == nil {
+			p.open = map[string]api.LogLine{}
+		}
+		p.open[key] = l
 		return nil
 	}
-	delete(p.open, key)
+	return p.write(l)
+}
+
+// longestLine is where a line without an end is broken.
+const longestLine = 64 << 10
+
+// flush writes lines that have never ended.
+func (p *linePrinter) flush() error {
+	for _, key := range slices.Sorted(maps.Keys(p.open)) {
+		if err := p.write(p.open[key]); err != nil {
+			return err
+		}
+	}
+	p.open = nil
+	return nil
+}
+
+func (p *linePrinter) write(l api.LogLine) error {
 	var b strings.Builder
 	if p.timestamps {
 		b.WriteString(l.Time.Format(time.RFC3339Nano) + " ")
@@ -185,7 +211,8 @@ func (p *linePrinter) print(l api.LogLine) error {
 	if p.prefix {
 		b.WriteString(w.Paint(term.Faint, l.Instance+" |") + " ")
 	}
-	b.WriteString(text + "\n")
+	b.Write(l.Text)
+	b.WriteByte('\n')
 	_, err := io.WriteString(w, b.String())
 	return err
 }

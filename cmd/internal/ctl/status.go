@@ -3,6 +3,7 @@ package ctl
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -91,7 +92,7 @@ func (a *app) statusRows(t *term.Table, u api.Unit, now time.Time) {
 	pid, address, note := "", "", unitNote(u)
 	if alone {
 		pid, address = pidText(u.Instances[0].Pid), u.Instances[0].Address
-		note = join("; ", note, a.instanceNote(u.Instances[0], now, note))
+		note = join("; ", note, a.instanceNote(u.Instances[0], now))
 	}
 	row(u.Name, u.State, fmt.Sprintf("%d/%d", u.Running, u.Replicas), pid, address, u.Restarts, u.Since, note)
 	if alone {
@@ -102,7 +103,7 @@ func (a *app) statusRows(t *term.Table, u api.Unit, now time.Time) {
 		if i.State != plan.StateRunning && !i.EndedAt.IsZero() {
 			since = i.EndedAt
 		}
-		row("  "+i.Name, i.State, "", pidText(i.Pid), i.Address, i.Restarts, since, a.instanceNote(i, now, ""))
+		row("  "+i.Name, i.State, "", pidText(i.Pid), i.Address, i.Restarts, since, a.instanceNote(i, now))
 	}
 }
 
@@ -113,38 +114,43 @@ func pidText(pid int) string {
 	return fmt.Sprint(pid)
 }
 
-// unitNote is what a person should know of a unit.
+// unitNote is what a person should know of a unit, besides its instances.
 func unitNote(u api.Unit) string {
-	note := u.Reason
+	var note string
+	if !slices.ContainsFunc(u.Instances, func(i api.Instance) bool { return i.Reason != "" && i.Reason == u.Reason }) {
+		note = u.Reason
+	}
 	if u.Pending != nil {
 		note = join("; ", note, fmt.Sprintf("%s is not applied: %s", u.Pending.Source, u.Pending.Reason))
 	}
 	return note
 }
 
-// instanceNote is what a person should know of an instance, less what is said.
-func (a *app) instanceNote(i api.Instance, now time.Time, said string) string {
-	var parts []string
-	add := func(s string) {
-		if s != "" && !strings.Contains(said, s) {
-			parts = append(parts, s)
-		}
+// instanceNote is what a person should know of an instance.
+func (a *app) instanceNote(i api.Instance, now time.Time) string {
+	if i.State == plan.StateRunning {
+		return ""
 	}
-	if !i.NextTry.IsZero() && i.NextTry.After(now) {
-		if a.out.People() {
-			add("next try in " + term.Short(i.NextTry.Sub(now)+time.Second))
-		} else {
-			add("next try at " + i.NextTry.Format(time.RFC3339))
-		}
+	// The moment of the next try says more than how long the wait is.
+	reason, _, _ := strings.Cut(i.Reason, "; next try")
+	if i.Error != "" && strings.Contains(reason, i.Error) {
+		i.Error = ""
 	}
-	if i.State != plan.StateRunning {
-		add(i.Reason)
-		add(i.Error)
-		if i.Exit != nil && i.Error == "" {
-			add(exitText(*i.Exit))
-		}
+	note := join("; ", reason, i.Error)
+	if i.Exit != nil && note == "" {
+		note = exitText(*i.Exit)
 	}
-	return strings.Join(parts, "; ")
+	if i.NextTry.IsZero() {
+		return note
+	}
+	next := "next try at " + i.NextTry.Format(time.RFC3339)
+	if a.out.People() {
+		next = "next try in " + term.Short(i.NextTry.Sub(now)+time.Second)
+	}
+	if i.Attempt > 0 {
+		next += fmt.Sprintf(", attempt %d", i.Attempt)
+	}
+	return join("; ", note, next)
 }
 
 // exitText is an exit in a few words.

@@ -81,7 +81,7 @@ func (a *app) unitStatus(d api.UnitDetail) error {
 	for _, i := range d.Instances {
 		t.Cells(term.Cell{Text: i.Name}, term.Cell{Text: i.State, Style: stateStyle(i.State)}, term.Cell{Text: pidText(i.Pid)},
 			term.Cell{Text: i.Address}, term.Cell{Text: memoryText(d, i.Name)}, term.Cell{Text: fmt.Sprint(i.Restarts)},
-			term.Cell{Text: a.out.Since(i.StartedAt, now)}, term.Cell{Text: a.instanceNote(i, now, "")})
+			term.Cell{Text: a.out.Since(i.StartedAt, now)}, term.Cell{Text: a.instanceNote(i, now)})
 	}
 	return t.Print(a.out)
 }
