@@ -70,8 +70,7 @@ func (s *Store) stepFailed(step Step, object string, err error) error {
 	case errors.As(err, &mismatch):
 		step, err = StepVerify, &corruptError{mismatch}
 	case errors.Is(err, syscall.ENOSPC) && !errors.As(err, &space):
-		free, _ := disk.Free(s.root)
-		err = fmt.Errorf("%w (%w)", &disk.NoSpaceError{Path: s.root, Free: free}, err)
+		err = fmt.Errorf("%w (%w)", disk.Full(s.root), err)
 	}
 	return &StepError{Step: step, Object: object, Err: err}
 }

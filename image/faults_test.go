@@ -3,6 +3,7 @@ package image
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -300,7 +301,7 @@ func TestDiskFull(t *testing.T) {
 		t.Skip("needs root to mount a small file system")
 	}
 	root := t.TempDir()
-	if err := unix.Mount("tmpfs", root, "tmpfs", 0, "size=3m"); err != nil {
+	if err := unix.Mount("tmpfs", root, "tmpfs", 0, "size=3m,nr_inodes=600"); err != nil {
 		t.Skipf("cannot mount tmpfs here: %v", err)
 	}
 	t.Cleanup(func() {
@@ -314,20 +315,27 @@ func TestDiskFull(t *testing.T) {
 	for i := range 400 {
 		many = append(many, entry{Name: "f" + strings.Repeat("x", i%200) + string(rune('a'+i/200)), Body: small[:16<<10]})
 	}
+	var inodes []entry
+	for i := range 700 {
+		inodes = append(inodes, entry{Name: fmt.Sprintf("e%d", i)})
+	}
+	inodes = append(inodes, entry{Name: "rest", Body: noise(1 << 20)})
 	for name, c := range map[string]struct {
 		img  imagetest.Image
 		want string
+		left string
 	}{
-		"blob":        {oneFile("f", noise(4<<20)), "fetch "},
-		"large file":  {oneFile("f", small), `unpack sha256:`},
-		"small files": {imagetest.Image{Layers: []imagetest.Layer{imagetest.NewLayer(many...)}}, `unpack sha256:`},
+		"blob":        {oneFile("f", noise(4<<20)), "fetch ", "no space left on "},
+		"large file":  {oneFile("f", small), `unpack sha256:`, "no space left on "},
+		"small files": {imagetest.Image{Layers: []imagetest.Layer{imagetest.NewLayer(many...)}}, `unpack sha256:`, "no space left on "},
+		"inodes":      {imagetest.Image{Layers: []imagetest.Layer{imagetest.NewLayer(inodes...)}}, `unpack sha256:`, "no inodes left on "},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newStore(t, Options{Root: root})
 			ref := strings.ReplaceAll(name, " ", "-") + ":1"
 			push(t, r, ref, c.img)
 			_, err := s.Pull(ctx, r.Host+"/"+ref, PullOptions{})
-			if !errors.Is(err, ErrNoSpace) || !strings.HasPrefix(err.Error(), c.want) || !strings.Contains(err.Error(), "no space left on "+root) || !strings.Contains(err.Error(), " free") {
+			if !errors.Is(err, ErrNoSpace) || !strings.HasPrefix(err.Error(), c.want) || !strings.Contains(err.Error(), c.left+root) || !strings.Contains(err.Error(), " free") {
 				t.Error(err)
 			}
 			assertClean(t, s)

@@ -157,17 +157,14 @@ func (s *Store) stream(ctx context.Context, f *flight, j layerJob, src io.Reader
 	g.Go(func() error {
 		defer both.Reader(1).Close()
 		res, unpackErr = layer.Unpack(gctx, both.Reader(1), dir, layer.Options{})
-		if errors.Is(unpackErr, syscall.ENOSPC) {
-			return unpackErr
+		if errors.Is(unpackErr, syscall.ENOSPC) { // the rest of the blob would not fit either
+			return s.stepFailed(StepUnpack, j.desc.Digest.String(), unpackErr)
 		}
 		return nil
 	})
 	err = g.Wait()
 	if err != nil && ctx.Err() != nil {
 		err = context.Cause(ctx)
-	}
-	if errors.Is(err, syscall.ENOSPC) && errors.Is(unpackErr, syscall.ENOSPC) {
-		return res, unpackErr, nil
 	}
 	return res, unpackErr, err
 }

@@ -75,9 +75,15 @@ type NoSpaceError struct {
 	Path string
 	Need int64 // 0: unknown
 	Free int64
+	// Inodes is how many files the file system can hold, if it is these that
+	// have run out.
+	Inodes uint64
 }
 
 func (e *NoSpaceError) Error() string {
+	if e.Inodes > 0 {
+		return fmt.Sprintf("no inodes left on %s: all %d are in use, %s free", e.Path, e.Inodes, Bytes(e.Free))
+	}
 	if e.Need > 0 {
 		return fmt.Sprintf("no space left on %s: %s needed, %s free", e.Path, Bytes(e.Need), Bytes(e.Free))
 	}
@@ -94,6 +100,17 @@ func Free(path string) (int64, error) {
 		return 0, fmt.Errorf("statfs %s: %w", path, err)
 	}
 	return int64(min(st.Bavail, 1<<62/uint64(st.Bsize))) * st.Bsize, nil
+}
+
+// Full describes a file system on which something has just not fitted.
+func Full(path string) *NoSpaceError {
+	e := &NoSpaceError{Path: path}
+	e.Free, _ = Free(path)
+	var st unix.Statfs_t
+	if unix.Statfs(path, &st) == nil && st.Files > 0 && st.Ffree == 0 {
+		e.Inodes = st.Files
+	}
+	return e
 }
 
 // Need checks that need bytes are free below path.

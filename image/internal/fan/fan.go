@@ -10,7 +10,6 @@ package fan
 
 import (
 	"context"
-	"errors"
 	"io"
 	"sync"
 	"sync/atomic"
@@ -80,7 +79,7 @@ func (f *Fan) run(ctx context.Context, src io.Reader) error {
 			c.refs.Store(1)
 		}
 		c.release()
-		if errors.Is(err, io.EOF) {
+		if err == io.EOF { // not errors.Is: an error that wraps it is no end
 			return nil
 		}
 		if err != nil {
@@ -153,7 +152,7 @@ func (r *Reader) WriteTo(w io.Writer) (int64, error) {
 	var total int64
 	for {
 		if (r.cur == nil || r.off == r.cur.n) && !r.next() {
-			if errors.Is(r.end, io.EOF) {
+			if r.end == io.EOF {
 				return total, nil
 			}
 			return total, r.end

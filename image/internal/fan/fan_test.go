@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"testing"
@@ -39,13 +40,20 @@ func TestEveryReaderSeesEverything(t *testing.T) {
 }
 
 func TestSourceErrorReachesReaders(t *testing.T) {
-	f := New(1)
-	go func() {
-		_ = f.Run(context.Background(), io.MultiReader(bytes.NewReader(noise(10)), iotest.ErrReader(io.ErrUnexpectedEOF)))
-	}()
-	got, err := io.ReadAll(f.Reader(0))
-	if len(got) != 10 || !errors.Is(err, io.ErrUnexpectedEOF) {
-		t.Fatalf("got %d bytes and %v", len(got), err)
+	for _, want := range []error{io.ErrUnexpectedEOF, fmt.Errorf("registry: %w", io.EOF)} {
+		for _, asReader := range []bool{false, true} {
+			f := New(1)
+			go func() {
+				_ = f.Run(context.Background(), io.MultiReader(bytes.NewReader(noise(10)), iotest.ErrReader(want)))
+			}()
+			src := io.Reader(f.Reader(0)) // io.Copy uses WriteTo
+			if asReader {
+				src = struct{ io.Reader }{src}
+			}
+			if n, err := io.Copy(io.Discard, src); n != 10 || err != want {
+				t.Errorf("got %d bytes and %v, want %v", n, err, want)
+			}
+		}
 	}
 }
 
