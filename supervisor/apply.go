@@ -162,8 +162,14 @@ func (m *applyFiles) one(l *loop, p *proposal, c api.UnitChange) {
 	delete(l.pending, name)
 	if p.file != nil {
 		p.file.Unit = name
+		before, known := l.files[p.file.Path]
 		l.files[p.file.Path] = *p.file
 		l.durable.PutFile(*p.file)
+		l.undo = append(l.undo, func() {
+			if l.files[p.file.Path] = before; !known {
+				delete(l.files, p.file.Path)
+			}
+		})
 	}
 	if c.Change == "unchanged" {
 		l.touch(name)

@@ -35,43 +35,41 @@ const (
 // they change. It closes ready after the first time, with or without a folder:
 // by then the loop has shown what it adopted.
 func (s *Supervisor) watchFolder(ctx context.Context) {
-	s.readFolder(ctx)
-	close(s.ready)
-	for ctx.Err() == nil {
+	for first := true; ctx.Err() == nil; first = false {
 		dir := s.opts.Load().Units
+		// The watch begins before the folder is read: no change falls between.
 		changes, stop := watchDir(dir)
-		if s.awaitChange(ctx, changes, dir) {
-			s.readFolder(ctx)
+		s.readFolder(ctx)
+		if first {
+			close(s.ready)
 		}
+		s.awaitChange(ctx, changes, dir)
 		stop()
 	}
 }
 
-// awaitChange waits until the folder has changed and is quiet again. It is
-// false if there is nothing to read.
-func (s *Supervisor) awaitChange(ctx context.Context, changes <-chan struct{}, dir string) bool {
+// awaitChange waits until the folder has changed and is quiet again.
+func (s *Supervisor) awaitChange(ctx context.Context, changes <-chan struct{}, dir string) {
 	var again <-chan time.Time
 	if changes == nil && dir != "" {
 		again = time.After(rescan)
 	}
 	select {
 	case <-ctx.Done():
-		return false
-	case <-s.over:
-		return false
-	case <-s.refolder: // reload named another folder
-		return true
+		return
+	case <-s.refolder: // a reload: perhaps another folder
+		return
 	case <-again:
-		return true
+		return
 	case <-changes:
 	}
 	for {
 		select {
 		case <-ctx.Done():
-			return false
+			return
 		case <-changes:
 		case <-time.After(settle):
-			return true
+			return
 		}
 	}
 }

@@ -43,7 +43,7 @@ func (s *Supervisor) Logs(ctx context.Context, r api.LogsRequest) iter.Seq2[api.
 		case len(sources) == 1:
 			sources[0].copy(yield)
 		case r.Follow:
-			mergeLive(ctx, sources, yield)
+			mergeLive(ctx, cancel, sources, yield)
 		default:
 			mergeStored(sources, r.Tail, yield)
 		}
@@ -152,14 +152,12 @@ func mergeStored(sources []source, tail int, yield func(api.LogLine, error) bool
 const lull = 20 * time.Millisecond
 
 // mergeLive merges files that still grow: what stands there by time, new lines
-// nearly so.
-func mergeLive(ctx context.Context, sources []source, yield func(api.LogLine, error) bool) {
+// nearly so. stop ends ctx, under which the sources are read.
+func mergeLive(ctx context.Context, stop context.CancelFunc, sources []source, yield func(api.LogLine, error) bool) {
 	type item struct {
 		line api.LogLine
 		err  error
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	all := make(chan item)
 	ended := make(chan struct{})
 	for i := range sources {
@@ -178,7 +176,7 @@ func mergeLive(ctx context.Context, sources []source, yield func(api.LogLine, er
 	}
 	left := len(sources)
 	defer func() {
-		cancel()
+		stop()
 		for ; left > 0; left-- {
 			<-ended
 		}

@@ -548,3 +548,7 @@ func TestImageGoneFromStore(t *testing.T) {
 		d.empty(w)
 	})
 }
+
+func runDef() unit.Unit {
+	return unit.Unit{Containers: []unit.Container{{Image: "busybox"}}}
+}

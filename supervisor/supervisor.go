@@ -125,7 +125,11 @@ func (s *Supervisor) Close() error {
 func (s *Supervisor) close() error {
 	var errs []error
 	if s.rt != nil {
-		errs = append(errs, s.leaveKeeper())
+		idle, err := s.leaveKeeper()
+		errs = append(errs, err)
+		if idle {
+			s.leaveNetwork()
+		}
 	}
 	if c, ok := s.net.(interface{ Close() error }); ok {
 		errs = append(errs, c.Close())
@@ -150,16 +154,30 @@ func (s *Supervisor) close() error {
 }
 
 // leaveKeeper ends the connection, and the keeper if it has nothing to keep.
-func (s *Supervisor) leaveKeeper() error {
+func (s *Supervisor) leaveKeeper() (idle bool, err error) {
 	k, ok := s.rt.(interface{ StopKeeper(context.Context) error })
 	if ok && !s.died.Load() {
 		ctx, cancel := context.WithTimeout(context.Background(), shutdownLimit)
 		defer cancel()
 		if k.StopKeeper(ctx) == nil {
-			return nil
+			return true, nil
 		}
 	}
-	return s.rt.Close()
+	return false, s.rt.Close()
+}
+
+// leaveNetwork takes bridge and table away when no run is left to use them: a
+// daemon that is stopped for good leaves the host as it found it.
+func (s *Supervisor) leaveNetwork() {
+	n, ok := s.net.(interface{ Destroy(context.Context) error })
+	if !ok || len(s.net.Leases()) > 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), shutdownLimit)
+	defer cancel()
+	if err := n.Destroy(ctx); err != nil {
+		s.log.Warn("bridge or table not removed", "err", err)
+	}
 }
 
 // connect opens what acts on the kernel.

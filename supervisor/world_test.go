@@ -49,9 +49,14 @@ func begin(t *testing.T, o Options) *daemon {
 	return d
 }
 
+// end ends the daemon; a second time it does nothing.
 func (d *daemon) end() error {
 	d.cancel()
-	return <-d.ended
+	err, ok := <-d.ended
+	if ok {
+		close(d.ended)
+	}
+	return err
 }
 
 func (d *daemon) apply(texts ...string) api.ApplyResult {

@@ -1,0 +1,129 @@
+package supervisor
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/wherry-run/wherry/runtime"
+	"github.com/wherry-run/wherry/supervisor/api"
+	"github.com/wherry-run/wherry/supervisor/supervisortest"
+)
+
+func (d *daemon) logs(r api.LogsRequest) []string {
+	d.t.Helper()
+	var lines []string
+	for l, err := range d.Logs(d.t.Context(), r) {
+		if err != nil {
+			d.t.Fatal(err)
+		}
+		lines = append(lines, l.Instance+" "+string(l.Text))
+	}
+	return lines
+}
+
+// chatty are containers that say two lines, and end after a while.
+func chatty(runsFor time.Duration) func(c runtime.Config, n int) supervisortest.Script {
+	return func(c runtime.Config, n int) supervisortest.Script {
+		return supervisortest.Script{RunsFor: runsFor, Output: []string{fmt.Sprintf("run %d", n), "ready"}}
+	}
+}
+
+func TestLogsMergeAndTail(t *testing.T) {
+	_, w, o := realDaemon(t)
+	w.Runtime.Script = chatty(0)
+	d := begin(t, o)
+	defer d.end()
+	d.apply(web + "replicas: 3\n")
+	until(t, d, "running", func() bool { return d.find("web").Running == 3 })
+	all := d.logs(api.LogsRequest{Target: "web"})
+	if len(all) != 6 {
+		t.Fatalf("%q", all)
+	}
+	if got := d.logs(api.LogsRequest{Target: "web", Tail: 2}); !slices.Equal(got, all[4:]) {
+		t.Errorf("tail %q of %q", got, all)
+	}
+	if got := d.logs(api.LogsRequest{Target: "web.2"}); !slices.Equal(got, []string{"web.2 run 1", "web.2 ready"}) {
+		t.Errorf("one instance: %q", got)
+	}
+	if got := d.logs(api.LogsRequest{Target: "we", Tail: 1}); len(got) != 1 {
+		t.Errorf("by prefix: %q", got)
+	}
+	for _, err := range d.Logs(t.Context(), api.LogsRequest{Target: "nobody"}) {
+		mustIs(t, err, ErrNoSuchUnit)
+	}
+	// A consumer that stops early leaves nothing behind.
+	for range d.Logs(t.Context(), api.LogsRequest{Target: "web", Follow: true}) {
+		break
+	}
+	for range d.Logs(t.Context(), api.LogsRequest{Target: "web"}) {
+		break
+	}
+}
+
+func TestFollowEndsWithTheUnit(t *testing.T) {
+	for _, replicas := range []int{1, 2} {
+		_, w, o := realDaemon(t)
+		w.Runtime.Script = chatty(100 * time.Millisecond)
+		d := begin(t, o)
+		d.apply(fmt.Sprintf("%sreplicas: %d\nrestart: \"no\"\n", web, replicas))
+		got := d.logs(api.LogsRequest{Target: "web", Follow: true})
+		if len(got) != 2*replicas {
+			t.Errorf("%d replicas: %q", replicas, got)
+		}
+		d.end()
+	}
+}
+
+// Output that is being read is not removed with a `run --rm`.
+func TestReadersHoldAutoRemove(t *testing.T) {
+	_, w, o := realDaemon(t)
+	w.Runtime.Script = chatty(50 * time.Millisecond)
+	d := begin(t, o)
+	defer d.end()
+	name, err := d.RunUnit(t.Context(), api.RunRequest{Unit: runDef(), Remove: true}, "tester", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for l, err := range d.Logs(t.Context(), api.LogsRequest{Target: name, Follow: true}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n++; n == 1 {
+			time.Sleep(300 * time.Millisecond)
+			if d.find(name).Name == "" {
+				t.Error("removed while it was read")
+			}
+		}
+		_ = l
+	}
+	if n != 2 {
+		t.Errorf("%d lines", n)
+	}
+	until(t, d, "removed", func() bool { return d.find(name).Name == "" })
+}
+
+func TestEventsFollow(t *testing.T) {
+	_, _, o := realDaemon(t)
+	d := begin(t, o)
+	defer d.end()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	d.apply(web)
+	for e, err := range d.Events(ctx, 0, true) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e.Type == "start" && e.Unit == "web" {
+			if !strings.Contains(e.Message, "web.1") || e.Run == "" {
+				t.Errorf("%+v", e)
+			}
+			return
+		}
+	}
+	t.Error("no start seen")
+}
