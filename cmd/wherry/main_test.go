@@ -1,11 +1,16 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"flag"
+	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -32,10 +37,10 @@ func TestScripts(t *testing.T) {
 		RequireUniqueNames:  true,
 		Setup:               setup,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"code":  runWithCode,
-			"calls": checkCalls,
-			"end":   endUnit,
-			"until": untilUnit,
+			"code":   runWithCode,
+			"calls":  checkCalls,
+			"end":    endUnit,
+			"signal": signalled,
 		},
 	})
 }
@@ -103,13 +108,13 @@ func populate(d *apitest.Daemon) {
 		return api.Unit{Name: name, Kind: "service", State: state, Intent: "running", Revision: 1, Image: "busybox", Network: "host",
 			Replicas: 1, Running: running, CreatedAt: ago(time.Minute), Since: ago(time.Minute), Instances: []api.Instance{i}}
 	}
-	d.Add(api.UnitDetail{Unit: one("db", plan.StateRunning, api.Instance{Pid: 5001, StartedAt: ago(3 * time.Second)})},
+	d.Add(api.UnitDetail{Unit: one("db", plan.StateRunning, api.Instance{Pid: 5001, StartedAt: ago(3 * time.Minute)})},
 		api.LogLine{Unit: "db", Instance: "db.1", Stream: "stdout", Time: now, Partial: true, Text: []byte("no ")},
 		line("db.1", "stdout", "newline", now), line("db.1", "stderr", "wrong", now))
-	seven := one("seven", plan.StateFailed, api.Instance{StartedAt: ago(8 * time.Second), EndedAt: ago(5 * time.Second),
-		Exit: &api.Exit{Code: 7, At: ago(5 * time.Second)}})
+	seven := one("seven", plan.StateFailed, api.Instance{StartedAt: ago(8 * time.Minute), EndedAt: ago(5 * time.Minute),
+		Exit: &api.Exit{Code: 7, At: ago(5 * time.Minute)}})
 	d.Add(api.UnitDetail{Unit: seven})
-	killed := one("killed", plan.StateFailed, api.Instance{Exit: &api.Exit{Signal: "SIGKILL", OOM: true, Cause: "limit 64 MiB", At: ago(5 * time.Second)}})
+	killed := one("killed", plan.StateFailed, api.Instance{Exit: &api.Exit{Signal: "SIGKILL", OOM: true, Cause: "limit 64 MiB", At: ago(5 * time.Minute)}})
 	d.Add(api.UnitDetail{Unit: killed})
 	sick := one("sick", plan.StateBackoff, api.Instance{NextTry: now.Add(time.Hour), Attempt: 3,
 		Error: "unit sick: container app: network: port 80: address already in use"})
@@ -159,12 +164,33 @@ func endUnit(ts *testscript.TestScript, _ bool, args []string) {
 	daemonOf(ts).End(args[0], api.Exit{})
 }
 
-// untilUnit is `until UNIT`: wait until there is such a unit.
-func untilUnit(ts *testscript.TestScript, _ bool, args []string) {
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
-		if _, err := daemonOf(ts).Unit(context.Background(), args[0]); err == nil {
-			return
+// signalled is `signal SIGNAL LINE CODE COMMAND...`: the command gets the signal
+// once it has printed the line, and must end with the code.
+func signalled(ts *testscript.TestScript, _ bool, args []string) {
+	path, err := lookPath(ts, args[3])
+	ts.Check(err)
+	c := exec.Command(path, args[4:]...)
+	c.Env = []string{"WHERRY_SOCKET=" + ts.Getenv("WHERRY_SOCKET"), "PATH=" + ts.Getenv("PATH")}
+	out, err := c.StdoutPipe()
+	ts.Check(err)
+	ts.Check(c.Start())
+	lines := bufio.NewScanner(out)
+	for lines.Scan() && lines.Text() != args[1] {
+	}
+	ts.Check(c.Process.Signal(map[string]os.Signal{"INT": os.Interrupt, "TERM": syscall.SIGTERM}[args[0]]))
+	_, _ = io.Copy(io.Discard, out)
+	_ = c.Wait()
+	if got := strconv.Itoa(c.ProcessState.ExitCode()); got != args[2] {
+		ts.Fatalf("exit code %s, want %s", got, args[2])
+	}
+}
+
+// lookPath finds a command of the script's PATH.
+func lookPath(ts *testscript.TestScript, name string) (string, error) {
+	for _, dir := range filepath.SplitList(ts.Getenv("PATH")) {
+		if _, err := os.Stat(filepath.Join(dir, name)); err == nil {
+			return filepath.Join(dir, name), nil
 		}
 	}
-	ts.Fatalf("there is no unit %s", args[0])
+	return "", exec.ErrNotFound
 }

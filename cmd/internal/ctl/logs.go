@@ -109,12 +109,13 @@ func (a *app) logs(ctx context.Context, targets []string, r api.LogsRequest, tim
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var all sync.WaitGroup
+	client := a.client()
 	failed := make([]error, len(targets))
 	for n, target := range targets {
 		all.Go(func() {
 			mine := r
 			mine.Target = target
-			for l, err := range a.client().LogLines(ctx, mine) {
+			for l, err := range client.LogLines(ctx, mine) {
 				if err == nil {
 					err = p.print(l)
 				}

@@ -49,7 +49,7 @@ it stopping. With -d it prints the unit's name.`,
 func (a *app) run(ctx context.Context, r api.RunRequest, image string, quiet bool) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	s := &runSignals{app: a, ctx: ctx, leave: cancel}
+	s := &runSignals{app: a, client: a.client(), ctx: ctx, leave: cancel}
 	end := s.watch()
 	defer end()
 
@@ -87,9 +87,10 @@ func (a *app) run(ctx context.Context, r api.RunRequest, image string, quiet boo
 // started they undo the start, then the first stops the unit and the second
 // leaves it.
 type runSignals struct {
-	app   *app
-	ctx   context.Context
-	leave context.CancelFunc
+	app    *app
+	client *api.Client
+	ctx    context.Context
+	leave  context.CancelFunc
 
 	mu   sync.Mutex
 	unit string
@@ -139,7 +140,7 @@ func (s *runSignals) stop(unit string) {
 	if s.app.err.People() {
 		s.app.note("stopping %s; once more leaves it stopping", unit)
 	}
-	_, err := s.app.client().Stop(s.ctx, api.ActRequest{Units: []string{unit}, NoWait: true})
+	_, err := s.client.Stop(s.ctx, api.ActRequest{Units: []string{unit}, NoWait: true})
 	if err != nil && s.ctx.Err() == nil && !errors.Is(err, api.ErrNoSuchUnit) {
 		term.Report(s.app.err, s.app.cannot("stop", unit, err))
 	}

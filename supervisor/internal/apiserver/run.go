@@ -38,6 +38,11 @@ func (s *Server) postRun(w http.ResponseWriter, r *http.Request) error {
 		}
 		return err
 	}
+	if req.Attach && r.Context().Err() != nil && s.ctx.Err() == nil {
+		// The caller went away as the start succeeded: it takes it for undone.
+		_, err := s.Backend.Remove(s.ctx, api.ActRequest{Units: []string{name}, Force: true}, by)
+		return err
+	}
 	_ = out.control(api.Control{Created: name})
 	if !req.Attach {
 		return nil

@@ -231,6 +231,27 @@ func TestManyLines(t *testing.T) {
 	}
 }
 
+// The end of a stream that does not follow comes while the last batch is on its
+// way.
+func TestEventsWithoutFollow(t *testing.T) {
+	d, c := start(t)
+	for range 20 {
+		d.AddEvent(api.Event{Type: "start", Message: strings.Repeat("x", 5000)})
+	}
+	for range 200 {
+		n := 0
+		for _, err := range c.Events(context.Background(), 0, false) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			n++
+		}
+		if n != 20 {
+			t.Fatalf("%d events, want 20", n)
+		}
+	}
+}
+
 func TestPullProgress(t *testing.T) {
 	_, c := start(t)
 	var steps []string

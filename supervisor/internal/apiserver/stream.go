@@ -35,6 +35,7 @@ type streamWriter struct {
 	pending []byte
 	last    int  // offset in pending of the last frame; -1: none to add to
 	started bool // the sender runs
+	header  bool // is to be sent now, without anything else
 	closed  bool
 	err     error // of the connection: everything is dropped from then on
 }
@@ -63,14 +64,14 @@ func (s *streamWriter) send() {
 	var batch []byte
 	for {
 		s.mu.Lock()
-		for len(s.pending) == 0 && !s.closed && s.err == nil {
+		for len(s.pending) == 0 && !s.header && !s.closed && s.err == nil {
 			s.changed.Wait()
 		}
-		if len(s.pending) == 0 || s.err != nil {
+		if len(s.pending) == 0 && !s.header || s.err != nil {
 			s.mu.Unlock()
 			return
 		}
-		batch, s.pending, s.last = s.pending, batch[:0], -1
+		batch, s.pending, s.last, s.header = s.pending, batch[:0], -1, false
 		s.changed.Broadcast()
 		s.mu.Unlock()
 		_, err := s.w.Write(batch)
@@ -86,12 +87,14 @@ func (s *streamWriter) send() {
 	}
 }
 
-// open sends the header although there is nothing to send yet.
+// open sends the header although there is nothing to send yet. The sender does
+// it: nobody else touches the connection once it runs.
 func (s *streamWriter) open() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.begin()
-	_ = http.NewResponseController(s.w).Flush()
+	s.header = true
+	s.changed.Broadcast()
 }
 
 // room waits until there is room, mu held, and reports the connection's error.
