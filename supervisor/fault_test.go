@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -19,13 +20,9 @@ var startPoints = []string{stepPull, stepRecord, stepRootfs, stepVolumes, stepNe
 var cleanupPoints = []string{stepContainer, stepDetach, stepRelease, stepFolder}
 
 // dieAt lets the daemon die when it comes to the point for the n-th time.
-func dieAt(point string, n int) func(string) bool {
-	return func(at string) bool {
-		if at == point {
-			n--
-		}
-		return at == point && n == 0
-	}
+func dieAt(point string, n int32) func(string) bool {
+	var seen atomic.Int32
+	return func(at string) bool { return at == point && seen.Add(1) == n }
 }
 
 // settled asserts that web runs once and that everything on disk and in the
@@ -234,7 +231,7 @@ func TestConvergesUnderChaos(t *testing.T) {
 			points := slices.Concat(startPoints, cleanupPoints)
 			for round := range 6 {
 				dying := o
-				dying.hooks.fault = dieAt(points[(seed*5+round*3)%len(points)], 2+round)
+				dying.hooks.fault = dieAt(points[(seed*5+round*3)%len(points)], int32(2+round))
 				d := begin(t, dying)
 				_, _ = d.tryApply(texts...)
 				select {

@@ -1,7 +1,9 @@
 package supervisor
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -439,7 +441,7 @@ func TestRunUnit(t *testing.T) {
 			t.Error("a run that failed left its unit")
 		}
 
-		if name, err = run(d, api.RunRequest{Unit: def("long")}); err != nil {
+		if _, err = run(d, api.RunRequest{Unit: def("long")}); err != nil {
 			t.Fatal(err)
 		}
 		_, err = run(d, api.RunRequest{Unit: def("long")})
@@ -551,4 +553,67 @@ func TestImageGoneFromStore(t *testing.T) {
 
 func runDef() unit.Unit {
 	return unit.Unit{Containers: []unit.Container{{Image: "busybox"}}}
+}
+
+// What cannot be made durable does not happen.
+func TestStateNotWritten(t *testing.T) {
+	world(t, func(t *testing.T, w *supervisortest.World, o Options) {
+		d := begin(t, o)
+		d.apply(web)
+		d.want("web", "running")
+		if err := d.store.Abandon(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := d.tryApply("name: web\nimage: nginx:2\n", "name: new\nimage: i\n"); err == nil {
+			t.Error("apply without a disk worked")
+		}
+		if _, err := d.Stop(t.Context(), api.ActRequest{Units: []string{"web"}}, "tester"); err == nil {
+			t.Error("stop without a disk worked")
+		}
+		time.Sleep(time.Second)
+		if u := d.unit("web"); u.State != "running" || u.Revision != 1 || u.Intent != "running" || d.state("new") != "none" {
+			t.Errorf("%+v", d.Units())
+		}
+		if log := w.Runtime.Log(); len(log) != 1 {
+			t.Errorf("%v", log)
+		}
+		d.end()
+	})
+}
+
+// One loop serves many units: a step must not cost what the whole host costs.
+func BenchmarkThousandUnits(b *testing.B) {
+	w := supervisortest.New()
+	o := Options{Root: b.TempDir(), RunDir: b.TempDir()}
+	o.hooks = hooks{containers: w.Runtime, networks: w.Network, images: w.Images}
+	s, err := New(o)
+	if err != nil {
+		b.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(b.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- s.Run(ctx) }()
+	<-s.Ready()
+	var r api.ApplyRequest
+	for i := range 1000 {
+		r.Files = append(r.Files, api.File{Source: fmt.Sprintf("/u%d.yaml", i), Text: "image: i\nnetwork: host\n"})
+	}
+	if _, err := s.Apply(ctx, r, "bench"); err != nil {
+		b.Fatal(err)
+	}
+	if err := s.awaitSnapshot(ctx, func(snap *snapshot) (bool, error) {
+		return !slices.ContainsFunc(snap.entries, func(e *entry) bool { return e.unit.Running == 0 }), nil
+	}); err != nil {
+		b.Fatal(err)
+	}
+	b.ResetTimer()
+	for i := range b.N {
+		name := fmt.Sprintf("u%d", i%1000)
+		if _, err := s.Restart(ctx, api.ActRequest{Units: []string{name}}, "bench"); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.StopTimer()
+	cancel()
+	<-ended
 }

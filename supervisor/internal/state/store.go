@@ -29,9 +29,10 @@ type Store struct {
 
 	writing sync.Mutex // held over a transaction, so that changes keep their order
 
-	wake chan struct{}
-	stop chan struct{}
-	done chan struct{}
+	wake   chan struct{}
+	ending sync.Once
+	stop   chan struct{}
+	done   chan struct{}
 }
 
 // Open opens or makes the file and brings it to the current version.
@@ -147,7 +148,7 @@ func (s *Store) Abandon() error {
 }
 
 func (s *Store) end() {
-	close(s.stop)
+	s.ending.Do(func() { close(s.stop) })
 	<-s.done
 }
 
