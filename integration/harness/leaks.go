@@ -45,7 +45,7 @@ func (h *Host) close() {
 		h.t.Logf("--- daemon.log\n%s", h.DaemonLog())
 	}
 	h.log.Close()
-	h.removeNetwork()
+	h.checkNetwork()
 	if h.small {
 		if err := unix.Unmount(h.Root, 0); err != nil {
 			h.t.Errorf("left behind: %s: %v", h.Root, err)
@@ -150,19 +150,22 @@ func (h *Host) leakedLinks() (l []string) {
 	return l
 }
 
-// removeNetwork takes away what a daemon keeps while it is only stopped: its
-// bridge and table.
-func (h *Host) removeNetwork() {
+// checkNetwork looks for the bridge and the table, which a daemon without runs
+// takes away when it ends.
+func (h *Host) checkNetwork() {
 	if link, err := netlink.LinkByName(h.Bridge); err == nil {
+		h.t.Errorf("left behind: bridge %s", h.Bridge)
 		netlink.LinkDel(link)
 	}
 	c, err := nftables.New()
 	if err != nil {
+		h.t.Errorf("nftables: %v", err)
 		return
 	}
 	tables, _ := c.ListTables()
 	for _, t := range tables {
 		if strings.Contains(t.Name, h.Bridge) {
+			h.t.Errorf("left behind: table %s", t.Name)
 			c.DelTable(t)
 		}
 	}
