@@ -206,7 +206,7 @@ func (m intend) one(l *loop, name string) {
 	if m.verb == verbStart || m.verb == verbRestart {
 		l.reset(w)
 	}
-	l.event(api.Event{Type: event.Intent, Unit: name, By: m.by, Message: m.verb + " of unit " + name})
+	l.event(api.Event{Type: event.Intent, Unit: name, By: m.by, Message: m.verb})
 	if hurry == nil {
 		return
 	}

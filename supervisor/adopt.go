@@ -57,7 +57,7 @@ func (s *Supervisor) recover(ctx context.Context) (*loop, error) {
 		return nil, err
 	}
 	for _, id := range slices.Sorted(maps.Keys(leftovers)) {
-		s.event(api.Event{Type: event.Cleanup, Run: id, Message: "run " + id + " was left unfinished and is removed"})
+		s.event(api.Event{Type: event.Cleanup, Run: id, Message: "left unfinished, and removed"})
 		l.wg.Go(func() {
 			if err := (cleanup{s: s, run: id}).untilDone(ctx); err != nil {
 				s.post(removed{id, err})
@@ -116,7 +116,7 @@ func (l *loop) adopt(found []runtime.Status, records map[string]record) map[stri
 			continue
 		}
 		l.event(api.Event{Type: event.Adopt, Unit: rec.Unit.Name, Instance: rec.Instance, Run: st.Run,
-			Message: rec.Instance + " was found running", Fields: map[string]any{"pid": st.Pid}})
+			Message: "found running", Fields: map[string]any{"pid": st.Pid}})
 	}
 	for id, rec := range records {
 		if known[id] {

@@ -207,7 +207,7 @@ func (m *applyFiles) one(l *loop, p *proposal, c api.UnitChange) {
 		old.dirty = true
 	})
 	verb := map[bool]string{true: "created", false: "updated"}[old == nil]
-	l.event(api.Event{Type: event.Apply, Unit: name, By: m.by, Message: fmt.Sprintf("unit %s is %s: revision %d", name, verb, rev.Number),
+	l.event(api.Event{Type: event.Apply, Unit: name, By: m.by, Message: fmt.Sprintf("%s: revision %d", verb, rev.Number),
 		Fields: map[string]any{"revision": rev.Number, "source": p.source}})
 }
 

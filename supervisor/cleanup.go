@@ -114,7 +114,7 @@ func (c cleanup) untilDone(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return err
 		}
-		c.s.event(api.Event{Type: event.Cleanup, Run: c.run, Message: "run " + c.run + " not removed, tried again: " + err.Error()})
+		c.s.event(api.Event{Type: event.Cleanup, Run: c.run, Message: "not removed, tried again: " + err.Error()})
 		if !sleep(ctx, wait) {
 			return err
 		}

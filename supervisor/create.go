@@ -100,6 +100,6 @@ func (m create) handle(l *loop) {
 	l.units[name] = w
 	l.saveUnit(w, rev)
 	l.undo = append(l.undo, func() { delete(l.units, name); delete(l.auto, name) })
-	l.event(api.Event{Type: event.Apply, Unit: name, By: m.by, Message: "unit " + name + " is created by run", Fields: map[string]any{"revision": 1}})
+	l.event(api.Event{Type: event.Apply, Unit: name, By: m.by, Message: "created by run", Fields: map[string]any{"revision": 1}})
 	l.replies = append(l.replies, func(err error) { m.reply <- err })
 }

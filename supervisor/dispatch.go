@@ -106,7 +106,7 @@ func (m startResult) handle(l *loop) {
 		}
 	}
 	l.event(api.Event{Type: event.Start, Unit: r.Unit.Name, Instance: r.Instance, Run: r.Run,
-		Message: r.Instance + " runs: " + m.reason, Fields: map[string]any{"pid": m.status.Pid, "revision": r.Revision.Number}})
+		Message: "runs" + because(m.reason, r.Instance), Fields: map[string]any{"pid": m.status.Pid, "revision": r.Revision.Number}})
 	l.started(r, m)
 	switch {
 	case r.early != nil:
@@ -114,6 +114,14 @@ func (m startResult) handle(l *loop) {
 	case r.phase == plan.Stopping:
 		l.beginStop(r)
 	}
+}
+
+// because is a plan's reason for a start, unless it says nothing new.
+func because(reason, instance string) string {
+	if reason == instance+" is not running" {
+		return ""
+	}
+	return ": " + reason
 }
 
 // started keeps what a start that worked tells about its unit.
@@ -169,7 +177,7 @@ func (l *loop) startFailed(r *run, m startResult) {
 	}
 	if !r.stopped {
 		l.event(api.Event{Type: event.StartFailed, Unit: r.Unit.Name, Instance: r.Instance, Run: r.Run, Step: step,
-			Message: m.err.Error()})
+			Message: r.failure})
 		l.failures[r.Instance] = m.err
 		l.failed[r.Instance]++
 	}
@@ -196,7 +204,7 @@ func (l *loop) dispatchStop(a plan.Action) {
 		w.cancel()
 		return
 	}
-	l.event(api.Event{Type: event.Stop, Unit: a.Unit, Instance: r.Instance, Run: r.Run, Message: r.Instance + " is asked to end: " + a.Reason})
+	l.event(api.Event{Type: event.Stop, Unit: a.Unit, Instance: r.Instance, Run: r.Run, Message: "asked to end: " + a.Reason})
 	l.beginStop(r)
 }
 
@@ -335,7 +343,7 @@ func (m forgotten) handle(l *loop) {
 	if m.err != nil {
 		l.log.Warn("logs not removed", "unit", m.unit, "err", m.err)
 	}
-	l.event(api.Event{Type: event.Remove, Unit: m.unit, Message: "unit " + m.unit + " is removed"})
+	l.event(api.Event{Type: event.Remove, Unit: m.unit, Message: "removed"})
 	b := &l.durable
 	if w.lazy() {
 		b = &l.lazy

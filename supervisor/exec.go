@@ -26,7 +26,7 @@ func (s *Supervisor) Exec(ctx context.Context, r api.ExecRequest, by string, std
 			continue
 		}
 		s.event(api.Event{Type: event.Exec, Unit: e.unit.Name, Instance: i.name, Run: i.run, By: by,
-			Message: "exec in " + i.name, Fields: map[string]any{"args": r.Args}})
+			Message: "exec " + r.Args[0], Fields: map[string]any{"args": r.Args}})
 		x, err := s.rt.Exec(ctx, i.run+"."+container, runtime.Process{Args: r.Args, Env: r.Env, Cwd: r.Cwd, User: r.User,
 			Stdin: stdin, Stdout: stdout, Stderr: stderr})
 		if errors.Is(err, runtime.ErrNotRunning) || errors.Is(err, runtime.ErrNotFound) {

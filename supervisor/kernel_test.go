@@ -364,3 +364,48 @@ func TestRealExecAndStop(t *testing.T) {
 		t.Error(d, err)
 	}
 }
+
+// The keeper's death disturbs no container, and what ends meanwhile is known.
+func TestRealKeeperKilled(t *testing.T) {
+	h := newHost(t)
+	s := h.begin()
+	h.apply("name: web\nimage: " + h.image + "\ncommand: [sh, -c, 'trap \"exit 9\" TERM; while :; do sleep 0.05; done']\n")
+	h.state("web", "running")
+	before, keeper := h.unit("web").Instances[0], s.Info().KeeperPid
+	if err := unix.Kill(keeper, unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	wait := func(what string, ok func() bool) {
+		t.Helper()
+		for end := time.Now().Add(20 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatalf("never: %s: %+v", what, h.unit("web"))
+			}
+		}
+	}
+	wait("a new keeper", func() bool { p := s.Info().KeeperPid; return p != 0 && p != keeper })
+	if now := h.unit("web").Instances[0]; now.Pid != before.Pid || now.Run != before.Run {
+		t.Fatalf("%+v, before %+v", now, before)
+	}
+	if x, err := s.Exec(h.ctx(), api.ExecRequest{Target: "web", Args: []string{"true"}}, "test", nil, nil, nil); err != nil || x.Code != 0 {
+		t.Error(x, err)
+	}
+	if err := unix.Kill(s.Info().KeeperPid, unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Kill(before.Pid, unix.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	wait("healed", func() bool {
+		now := h.unit("web").Instances[0]
+		return now.Run != before.Run && now.State == "running"
+	})
+	for e, err := range s.Events(h.ctx(), 0, false) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e.Type == "exit" && e.Run == before.Run && (e.Exit.Code != 9 || e.Exit.Unknown) {
+			t.Errorf("exit %+v", e.Exit)
+		}
+	}
+}

@@ -30,7 +30,7 @@ func (m happened) handle(l *loop) {
 	case runtime.EventOOM:
 		if r != nil {
 			l.event(api.Event{Type: event.OOM, Unit: r.Unit.Name, Instance: r.Instance, Run: r.Run,
-				Message: "out of memory: the kernel killed a process of " + r.Instance})
+				Message: "out of memory: the kernel killed a process"})
 		}
 	case runtime.EventExit:
 		if r != nil && m.Status.Exit != nil {
@@ -134,7 +134,7 @@ func (l *loop) ended(r *run, x runtime.Exit) {
 	}
 	e := api.Exit{Code: x.Code, Signal: x.Signal, OOM: x.OOM, Unknown: x.Unknown, Cause: x.Cause, At: r.endedAt}
 	l.event(api.Event{Type: event.Exit, Unit: r.Unit.Name, Instance: r.Instance, Run: r.Run, Exit: &e,
-		Message: r.Instance + " " + exitWords(&e)})
+		Message: exitWords(&e)})
 	l.count(r)
 	l.disconnect(r)
 }
@@ -160,7 +160,7 @@ func (l *loop) count(r *run) {
 	l.setAttempts(r.Instance, a)
 	if a.Done && !was && a.Error != "" && !r.stopped {
 		l.event(api.Event{Type: event.GiveUp, Unit: r.Unit.Name, Instance: r.Instance, Run: r.Run,
-			Message: r.Instance + " is left as it ended: " + a.Error})
+			Message: "left as it ended: " + a.Error})
 	}
 }
 

@@ -160,12 +160,31 @@ func (l *loop) entry(w *wanted, runs []*run, now time.Time) *entry {
 	if p, ok := l.pending[def.Name]; ok {
 		e.unit.Pending = &p
 	}
+	if w.word == "" { // after a daemon's start: the state is older than that
+		now = lastChange(e.unit.Instances, now)
+	}
 	if w.word != e.unit.State {
 		w.word, w.since = e.unit.State, now
 	}
 	e.unit.Since = w.since
 	l.finality(e)
 	return e
+}
+
+// lastChange is the latest start or end of an instance, else now.
+func lastChange(instances []api.Instance, now time.Time) time.Time {
+	var last time.Time
+	for _, i := range instances {
+		for _, t := range []time.Time{i.StartedAt, i.EndedAt} {
+			if t.After(last) {
+				last = t
+			}
+		}
+	}
+	if last.IsZero() {
+		return now
+	}
+	return last
 }
 
 // finality tells whether the unit's first instance has ended for good.

@@ -1,6 +1,7 @@
 package event
 
-// The types of events. The word stands in api.Event.Type.
+// The types of events. The word stands in api.Event.Type. The message is a
+// clause without a subject: unit, instance and run stand in their own fields.
 const (
 	Apply       = "apply"        // a unit got a new revision
 	ApplyFailed = "apply_failed" // a file of the units folder is not valid; what runs stays
