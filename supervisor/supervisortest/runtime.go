@@ -42,6 +42,7 @@ type Runtime struct {
 
 type box struct {
 	status runtime.Status
+	config runtime.Config
 	script Script
 	ended  chan struct{}
 	timer  *time.Timer
@@ -58,6 +59,18 @@ func (r *Runtime) Log() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return slices.Clone(r.log)
+}
+
+// Config is what the running container of an instance was started with.
+func (r *Runtime) Config(instance string) runtime.Config {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, b := range r.boxes {
+		if b.status.Instance == instance && b.status.State == runtime.Running {
+			return b.config
+		}
+	}
+	return runtime.Config{}
 }
 
 // Starts is how often an instance was started, failures included.
@@ -177,7 +190,7 @@ func (r *Runtime) Start(ctx context.Context, c runtime.Config) (runtime.Status, 
 		r.note("fail", c.Instance)
 		return runtime.Status{}, s.StartErr
 	}
-	b := &box{script: s, ended: make(chan struct{}), status: runtime.Status{ID: c.ID(), Unit: c.Unit, Instance: c.Instance,
+	b := &box{script: s, config: c, ended: make(chan struct{}), status: runtime.Status{ID: c.ID(), Unit: c.Unit, Instance: c.Instance,
 		Run: c.Run, Container: c.Container, State: runtime.Running, Pid: 2000 + len(r.log), StartedAt: time.Now(), LogPath: c.Log.Path}}
 	r.boxes[c.ID()] = b
 	r.note("start", c.Instance)
