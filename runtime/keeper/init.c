@@ -12,8 +12,8 @@
  * For the same reason there is no stdio and no malloc here.
  *
  * MODE is "i" (stay as init: reap, forward signals, record how the program
- * ended, see its output into the log) or "x" (become the program). ERR is a pipe on which a failure is
- * reported; it closes by itself when the program's exec succeeds. RECORD is
+ * ended, see its output into the log) or "x" (become the program). ERR is a pipe on which we say that we
+ * run, and then a failure; it closes by itself when the program's exec succeeds. RECORD is
  * where init writes the raw wait status, FILTER a compiled seccomp program,
  * FLAGS its flags for seccomp(2). -1 stands for none.
  */
@@ -60,6 +60,18 @@ static void __attribute__((noreturn)) fail(const struct job *j, int part, int er
 		n = write(j->err, &f, sizeof(f));
 	(void)n;
 	_exit(err == ENOENT ? 127 : 126);
+}
+
+/* greet tells the keeper that the init has got as far as this: an end of the pipe without it is no success. */
+static void greet(const struct job *j)
+{
+	ssize_t n = 0;
+
+	if (j->err < 0)
+		return;
+	fcntl(j->err, F_SETFD, FD_CLOEXEC);
+	n = write(j->err, WHERRY_GREETING, 1);
+	(void)n;
 }
 
 /* number reads one number of the job and steps over the colon behind it. */
@@ -334,8 +346,7 @@ static void __attribute__((constructor(101))) wherry_init(int argc, char **argv,
 	/* Nobody in the container shall look into our descriptors or at our binary, root included (CVE-2019-5736 and its relatives). */
 	prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
 	close(EXE_FD);
-	if (j.err >= 0)
-		fcntl(j.err, F_SETFD, FD_CLOEXEC);
+	greet(&j);
 	map_record(&j);
 	load_filter(&j);
 	if (j.init)

@@ -55,9 +55,13 @@ func (j *initJob) args(stay bool, program []string) []string {
 	return append([]string{initExe, "wherry-init", mode}, program...)
 }
 
-// awaitExec reads the error pipe: it closes without a word once the program
-// has been exec'd.
+// awaitExec reads the error pipe: after the init's greeting it closes without
+// another word once the program has been exec'd.
 func awaitExec(r io.Reader, program string) error {
+	var hello [1]byte
+	if _, err := io.ReadFull(r, hello[:]); err != nil || string(hello[:]) != C.WHERRY_GREETING {
+		return errors.New("init: it did not start, or was killed at once")
+	}
 	var b [8]byte
 	_, err := io.ReadFull(r, b[:])
 	if errors.Is(err, io.EOF) {

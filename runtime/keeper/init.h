@@ -14,6 +14,9 @@ struct wherry_record {
 	int64_t nanoseconds;
 };
 
+/* The first byte on the error pipe: the init runs. */
+#define WHERRY_GREETING "w"
+
 /* The parts that can fail. */
 #define WHERRY_FILTER 1
 #define WHERRY_FORK 2

@@ -73,7 +73,7 @@ func TestParseRecord(t *testing.T) {
 
 func TestAwaitExec(t *testing.T) {
 	report := func(part, errno int) []byte {
-		b := binary.NativeEndian.AppendUint32(nil, uint32(part))
+		b := binary.NativeEndian.AppendUint32([]byte("w"), uint32(part))
 		return binary.NativeEndian.AppendUint32(b, uint32(errno))
 	}
 	tests := []struct {
@@ -81,7 +81,7 @@ func TestAwaitExec(t *testing.T) {
 		raw  []byte
 		want error
 	}{
-		{"exec'd", nil, nil},
+		{"exec'd", []byte("w"), nil},
 		{"not found", report(3, int(unix.ENOENT)), runtime.ErrCommand},
 		{"a file in the path", report(3, int(unix.ENOTDIR)), runtime.ErrCommand},
 		{"no interpreter", report(4, int(unix.ENOENT)), runtime.ErrCommand},
@@ -96,8 +96,10 @@ func TestAwaitExec(t *testing.T) {
 			t.Errorf("%s: %v, want %v", tt.name, err, tt.want)
 		}
 	}
-	if err := awaitExec(bytes.NewReader([]byte("cut")), "prog"); err == nil {
-		t.Error("half a report is no error")
+	for name, raw := range map[string]string{"half a report": "wcut", "no greeting": "", "another greeting": "x"} {
+		if err := awaitExec(strings.NewReader(raw), "prog"); err == nil {
+			t.Errorf("%s is no error", name)
+		}
 	}
 }
 

@@ -47,8 +47,9 @@ func (k *Keeper) start(ctx context.Context, cfg *runtime.Config, netns *os.File)
 	if err := l.run(ctx); err != nil {
 		return runtime.Status{}, errors.Join(err, k.undo(l))
 	}
+	st := c.snapshot().Status // before it can have ended
 	go k.follow(c)
-	return c.snapshot().Status, nil
+	return st, nil
 }
 
 func (k *Keeper) firstState(cfg *runtime.Config) state {
