@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -119,7 +118,7 @@ func TestEventsFollow(t *testing.T) {
 			t.Fatal(err)
 		}
 		if e.Type == "start" && e.Unit == "web" {
-			if !strings.Contains(e.Message, "web.1") || e.Run == "" {
+			if e.Instance != "web.1" || e.Run == "" || e.By != "" {
 				t.Errorf("%+v", e)
 			}
 			return
