@@ -288,6 +288,9 @@ func (w *world) close(dir string) {
 		w.tb.Errorf("stop keeper: %v", err)
 	}
 	w.gone(pid)
+	if log := w.keeperLog(); strings.Contains(log, "DATA RACE") || strings.Contains(log, "panic:") || strings.Contains(log, "level=ERROR") {
+		w.tb.Error("the keeper was in trouble")
+	}
 	if w.tb.Failed() {
 		w.tb.Logf("keeper's log:\n%s", w.keeperLog())
 	}

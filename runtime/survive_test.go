@@ -18,7 +18,9 @@ import (
 
 // counter is a container that writes growing numbers, some thousand a second.
 func counter(w *world) runtime.Config {
-	return w.config("sh", "-c", "i=0; while true; do i=$((i+1)); echo $i; done")
+	c := w.config("sh", "-c", "i=0; while true; do i=$((i+1)); echo $i; done")
+	c.Log.MaxSize = 4 << 30 // rotated segments would be dropped
+	return c
 }
 
 // killKeeper ends the keeper as an out-of-memory kill would, and waits until
