@@ -89,10 +89,12 @@ func TestExecCanceled(t *testing.T) {
 	w := newWorld(t)
 	c := w.config("sleep", "1000")
 	w.start(c)
-	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
-	defer cancel()
-	if _, err := w.rt.Exec(ctx, c.ID(), runtime.Process{Args: []string{"sleep", "999"}}); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("error = %v", err)
+	for _, after := range []time.Duration{3, 6, 9, 200} { // before and after its program runs
+		ctx, cancel := context.WithTimeout(t.Context(), after*time.Millisecond)
+		if _, err := w.rt.Exec(ctx, c.ID(), runtime.Process{Args: []string{"sleep", "999"}}); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("after %d ms: error = %v", after, err)
+		}
+		cancel()
 	}
 	if out, _, _ := w.exec(c.ID(), runtime.Process{Args: []string{"ps"}}); strings.Contains(out, "999") {
 		t.Errorf("the process is still there:\n%s", out)

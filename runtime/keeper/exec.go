@@ -29,6 +29,9 @@ func (k *Keeper) exec(ctx context.Context, req *wire.ExecRequest, stdio [3]*os.F
 	st := c.snapshot()
 	before, _ := (cgroup.Group{Path: st.Cgroup}).OOMKills()
 	proc, err := k.spawn(ctx, &st, req, stdio)
+	if err != nil && ctx.Err() != nil {
+		return runtime.Exit{}, ctx.Err() // we killed it before its program ran
+	}
 	if err != nil {
 		if c.snapshot().State != runtime.Running {
 			err = runtime.ErrNotRunning // it ended meanwhile: that is the reason
