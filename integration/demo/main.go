@@ -3,6 +3,7 @@
 //
 //	demo registry ADDRESS   serve the image ADDRESS/web:latest until killed
 //	demo web                what the image runs: a page on port 8080
+//	demo true               nothing, well: something to exec, as the image holds no other program
 package main
 
 import (
@@ -33,8 +34,9 @@ func main() {
 		err = web()
 	case len(os.Args) == 3 && os.Args[1] == "registry":
 		err = serveRegistry(os.Args[2])
+	case len(os.Args) == 2 && os.Args[1] == "true":
 	default:
-		err = fmt.Errorf("usage: demo registry ADDRESS | demo web")
+		err = fmt.Errorf("usage: demo registry ADDRESS | demo web | demo true")
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "error:", err)

@@ -51,7 +51,7 @@ until_true wherry ctl status
 is "pid after kill -9 of the daemon" "$(pid)" "$p"
 kill -9 "$keeper"
 sleep 1
-until_true wherry ctl exec lim /web
+until_true wherry ctl exec lim /web true
 is "pid after kill -9 of the keeper" "$(pid)" "$p"
 systemctl restart wherry
 is "pid after a restart of the service" "$(pid)" "$p"
