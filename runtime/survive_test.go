@@ -223,7 +223,7 @@ func TestUpgradeRefused(t *testing.T) {
 	c := w.config("sleep", "1000")
 	st := w.start(c)
 	keeper := w.rt.KeeperPid()
-	for _, binary := range []string{"/bin/false", "/no/such/keeper", filepath.Join(w.lower, "bin/plain")} {
+	for _, binary := range []string{"/bin/true", "/bin/false", "/no/such/keeper", filepath.Join(w.lower, "bin/plain")} {
 		if err := w.rt.Upgrade(t.Context(), binary); err == nil {
 			t.Errorf("upgrade to %s: no error", binary)
 		} else {

@@ -23,7 +23,7 @@ func (s *Supervisor) recover(ctx context.Context) (*loop, error) {
 	l := &loop{Supervisor: s, boot: bootID(), units: map[string]*wanted{}, runs: map[string]*run{}, attempts: map[string]state.Attempts{},
 		work: map[string]*work{}, pending: map[string]api.Pending{}, auto: map[string]bool{},
 		starting: map[string]int{}, failed: map[string]int{}, failures: map[string]error{},
-		ctx: ctx, starts: make(chan struct{}, startsAtOnce), pulls: make(chan struct{}, pullsAtOnce)}
+		ctx: ctx, pulls: make(chan struct{}, pullsAtOnce)}
 	if err := l.load(); err != nil {
 		return nil, fmt.Errorf("state %s: %w", s.paths.state(), err)
 	}

@@ -51,7 +51,6 @@ type loop struct {
 	died     error
 	ctx      context.Context // of the actions; ends when Run ends
 	wg       sync.WaitGroup  // of the actions
-	starts   chan struct{}
 	pulls    chan struct{}
 	listing  bool // a List is under way
 	listMore bool // and another is wanted

@@ -78,6 +78,13 @@ func (s *Supervisor) Reload(ctx context.Context, by string) (api.ReloadResult, e
 	case s.refolder <- struct{}{}:
 	default:
 	}
+	select {
+	case <-s.ready:
+		if s.renewKeeper(ctx) { // its file may be another one by now
+			res.Applied = append(res.Applied, "keeper")
+		}
+	default: // it is looked at anyway
+	}
 	s.event(api.Event{Type: event.Reload, By: by, Message: "the configuration was read again",
 		Fields: map[string]any{"applied": res.Applied, "needs_restart": res.NeedsRestart}})
 	return res, nil

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -58,7 +60,11 @@ type Supervisor struct {
 
 	background sync.WaitGroup // deletes what nobody waits for
 
+	starts   chan struct{} // each container being made holds one
+	renewing sync.Mutex    // one upgrade of the keeper at a time
+
 	snap      atomic.Pointer[snapshot]
+	notices   notices
 	last      ring
 	resolving resolving
 	closing   sync.Once
@@ -70,7 +76,7 @@ type Supervisor struct {
 func New(o Options) (_ *Supervisor, err error) {
 	o = o.withDefaults()
 	s := &Supervisor{log: o.Logger, startedAt: time.Now(), inbox: make(chan message, 64), refolder: make(chan struct{}, 1),
-		ready: make(chan struct{}), over: make(chan struct{})}
+		ready: make(chan struct{}), over: make(chan struct{}), starts: make(chan struct{}, startsAtOnce)}
 	s.opts.Store(&o)
 	s.snap.Store(newSnapshot())
 	defer func() {
@@ -212,6 +218,7 @@ func (s *Supervisor) Run(ctx context.Context) (err error) {
 	if err := s.connect(ctx); err != nil {
 		return err
 	}
+	s.renewKeeper(ctx)
 	// Helpers of the loop and its actions end after it, not with ctx: with
 	// StopAtExit there is still work then.
 	inner, cancel := context.WithCancel(context.WithoutCancel(ctx))
@@ -293,7 +300,7 @@ func (s *Supervisor) Images() *image.Store { return s.disk }
 func (s *Supervisor) Info() api.Info {
 	o := s.opts.Load()
 	i := api.Info{Version: o.Version, Pid: os.Getpid(), StartedAt: s.startedAt, Root: s.paths.root, RunDir: s.paths.runDir,
-		Cgroup: o.CgroupParent, Bridge: o.Bridge, Warnings: s.snap.Load().warnings}
+		Cgroup: o.CgroupParent, Bridge: o.Bridge, Warnings: slices.Concat(s.snap.Load().warnings, s.notices.list())}
 	if o.Subnet.IsValid() {
 		i.Subnet = o.Subnet.String()
 	}
@@ -302,13 +309,14 @@ func (s *Supervisor) Info() api.Info {
 	}
 	for what, err := range map[string]error{"events": s.events.Err(), "state": s.store.Err()} {
 		if err != nil {
-			i.Warnings = append(i.Warnings[:len(i.Warnings):len(i.Warnings)], what+" not written: "+err.Error())
+			i.Warnings = append(i.Warnings, what+" not written: "+err.Error())
 		}
 	}
 	select {
 	case <-s.ready:
 		i.KeeperPid = s.rt.KeeperPid()
-		if n, ok := s.net.(*network.Manager); ok {
+		// A network chooses its subnet when the first run is attached.
+		if n, ok := s.net.(interface{ Subnet() netip.Prefix }); ok && n.Subnet().IsValid() {
 			i.Subnet = n.Subnet().String()
 		}
 	default:

@@ -91,7 +91,11 @@ func run(f flags) error {
 	logrus.SetOutput(os.Stderr)
 	logrus.SetLevel(logrus.WarnLevel)
 	if f.check {
-		return checkHandoff(f.options)
+		err := checkHandoff(f.options)
+		if err == nil {
+			fmt.Println(handoffProof)
+		}
+		return err
 	}
 	// The keeper's memory counts against every idle container.
 	debug.SetGCPercent(50)

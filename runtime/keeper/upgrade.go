@@ -1,6 +1,7 @@
 package keeper
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -72,8 +73,16 @@ func (d *daemon) prove(binary string) error {
 	if err != nil {
 		return fmt.Errorf("cannot take over: %w: %s", err, strings.TrimSpace(string(out)))
 	}
+	if !strings.Contains(string(out), handoffProof) {
+		return errNoKeeper // such as /bin/true, which succeeds at everything
+	}
 	return nil
 }
+
+// handoffProof is what a keeper says once it has found that it can take over.
+const handoffProof = "wherry-keeper can take over"
+
+var errNoKeeper = errors.New("cannot take over: it is no wherry-keeper")
 
 // shutdown ends the keeper if it has nothing to keep. Ended containers are
 // remembered on disk.

@@ -20,7 +20,7 @@ const (
 	Exec        = "exec"         // somebody ran a process in a container
 	Reload      = "reload"       // the configuration was read again
 	Daemon      = "daemon"       // the daemon started or ended
-	Keeper      = "keeper"       // the keeper was away and is back
+	Keeper      = "keeper"       // the keeper was away and is back, or was upgraded
 )
 
 // Types lists every type, for documentation and completion.

@@ -99,6 +99,16 @@ func (n *Network) Repair(_ context.Context, live []string) error {
 	return nil
 }
 
+// Subnet is where addresses come from; zero before there was one to give.
+func (n *Network) Subnet() netip.Prefix {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.next == 0 {
+		return netip.Prefix{}
+	}
+	return netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 88, 0, 0}), 16)
+}
+
 // Leases lists what is attached.
 func (n *Network) Leases() []network.Lease {
 	n.mu.Lock()

@@ -30,6 +30,8 @@ type Runtime struct {
 	// Script says how the n-th start (from 1) of an instance behaves. Nil:
 	// every container runs until it is stopped.
 	Script func(c runtime.Config, n int) Script
+	// Renewal says how an upgrade of the keeper goes. Nil: there is none to do.
+	Renewal func() (renewed bool, err error)
 
 	mu     sync.Mutex
 	boxes  map[string]*box
@@ -361,6 +363,14 @@ func (r *Runtime) KeeperPid() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.pid
+}
+
+// Renew upgrades the keeper, as Renewal says.
+func (r *Runtime) Renew(context.Context) (bool, error) {
+	if r.Renewal == nil {
+		return false, nil
+	}
+	return r.Renewal()
 }
 
 // Close does nothing: the keeper outlives its clients.
