@@ -46,10 +46,16 @@ const (
 type StepError struct {
 	Step   Step
 	Object string // the image's name, or a blob's digest
+	Image  string // whose blob it is; empty if Object is the image
 	Err    error
 }
 
-func (e *StepError) Error() string { return fmt.Sprintf("%s %s: %v", e.Step, e.Object, e.Err) }
+func (e *StepError) Error() string {
+	if e.Image != "" {
+		return fmt.Sprintf("%s %s of %s: %v", e.Step, e.Object, e.Image, e.Err)
+	}
+	return fmt.Sprintf("%s %s: %v", e.Step, e.Object, e.Err)
+}
 
 // Unwrap returns the cause.
 func (e *StepError) Unwrap() error { return e.Err }
@@ -73,6 +79,18 @@ func (s *Store) stepFailed(step Step, object string, err error) error {
 		err = fmt.Errorf("%w (%w)", disk.Full(s.root), err)
 	}
 	return &StepError{Step: step, Object: object, Err: err}
+}
+
+// ofImage names the image in the error of one of its blobs. Several pulls may
+// wait for one blob and share its error: it is not changed, but copied.
+func ofImage(name string, err error) error {
+	step, ok := err.(*StepError) // a cause that is wrapped in more says enough
+	if !ok || step.Image != "" || step.Object == name {
+		return err
+	}
+	named := *step
+	named.Image = name
+	return &named
 }
 
 type corruptError struct{ *blob.MismatchError }

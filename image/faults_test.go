@@ -152,7 +152,7 @@ func TestHostileLayerIsReported(t *testing.T) {
 	r, s := newRegistry(t), newStore(t, Options{})
 	push(t, r, "evil:1", oneFile("../../evil", "x"))
 	_, err := s.Pull(ctx, r.Host+"/evil:1", PullOptions{})
-	if err == nil || !strings.HasPrefix(err.Error(), "unpack sha256:") || !strings.Contains(err.Error(), `entry "../../evil": name contains ".."`) {
+	if err == nil || !strings.HasPrefix(err.Error(), "unpack sha256:") || !strings.HasSuffix(err.Error(), " of "+r.Host+`/evil:1: entry "../../evil": name contains ".."`) {
 		t.Error(err)
 	}
 	assertClean(t, s)

@@ -99,7 +99,7 @@ func (s *Store) land(ctx context.Context, f *flight, w work, j layerJob, src io.
 		return s.stepFailed(StepFetch, digest, err)
 	}
 	if unpackErr == nil && res.DiffID != j.diffID {
-		unpackErr = &StepError{StepVerify, digest, fmt.Errorf("%w: it unpacks to %s, the image's config says %s", ErrCorrupt, res.DiffID, j.diffID)}
+		unpackErr = &StepError{Step: StepVerify, Object: digest, Err: fmt.Errorf("%w: it unpacks to %s, the image's config says %s", ErrCorrupt, res.DiffID, j.diffID)}
 	}
 	if unpackErr != nil {
 		// The bytes are right: whoever tries again need not fetch them.

@@ -38,7 +38,7 @@ func (s *Store) Pull(ctx context.Context, ref string, o PullOptions) (Image, err
 		return Image{}, fmt.Errorf("pull policy %q: want missing, always or never", o.Policy)
 	}
 	img, err := p.run(ctx)
-	return img, s.stepFailed(StepCommit, p.name, err)
+	return img, ofImage(p.name, s.stepFailed(StepCommit, p.name, err))
 }
 
 // pull is one Pull that may need the registry.

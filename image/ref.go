@@ -22,7 +22,7 @@ func (s *Store) parseRef(ref string) (reference, error) {
 	if err != nil || !repositoryPath.MatchString(r.Context().RepositoryStr()) {
 		return reference{}, fmt.Errorf("%w: %q", ErrInvalid, ref)
 	}
-	if slices.Contains(s.insecure, r.Context().RegistryStr()) {
+	if slices.Contains(s.registries.Load().insecure, r.Context().RegistryStr()) {
 		r, err = name.ParseReference(ref, name.WeakValidation, name.Insecure)
 	}
 	return reference{r}, err

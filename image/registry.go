@@ -92,14 +92,15 @@ type repository struct {
 // connect asks the registry how to log in, and does so.
 func (s *Store) connect(ctx context.Context, ref reference) (*repository, error) {
 	r := &repository{s: s, name: ref.Context(), host: ref.Context().RegistryStr()}
-	auth, err := authn.Resolve(ctx, s.keychain, r.name)
+	how := s.registries.Load()
+	auth, err := authn.Resolve(ctx, how.keychain, r.name)
 	if err != nil {
 		return nil, err
 	}
 	var tr http.RoundTripper
 	err = s.retrying(ctx, func() (err error) {
 		scopes := []string{r.name.Scope(transport.PullScope)}
-		tr, err = transport.NewWithContext(ctx, r.name.Registry, auth, transport.NewUserAgent(s.transport, userAgent), scopes)
+		tr, err = transport.NewWithContext(ctx, r.name.Registry, auth, transport.NewUserAgent(how.transport, userAgent), scopes)
 		return err
 	})
 	if err != nil {

@@ -72,9 +72,11 @@ func TestPlainHTTPOnlyWhereTrusted(t *testing.T) {
 
 func TestNoTLS(t *testing.T) {
 	s := newStore(t, Options{})
-	s.transport = &plainGuard{inner: roundTrip(func(*http.Request) (*http.Response, error) {
+	how := newRegistries(Options{})
+	how.transport = &plainGuard{inner: roundTrip(func(*http.Request) (*http.Response, error) {
 		return nil, errors.New("server gave HTTP response to HTTPS client")
 	})}
+	s.registries.Store(how)
 	_, err := s.Pull(ctx, "10.1.2.3:5000/app:1", PullOptions{})
 	if err == nil || !strings.Contains(err.Error(), "registry 10.1.2.3:5000: no TLS there, and 10.1.2.3:5000 is not trusted with plain HTTP; list it as insecure if it is") {
 		t.Error(err)

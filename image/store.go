@@ -11,12 +11,11 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
-	"github.com/google/go-containerregistry/pkg/authn"
 	"golang.org/x/sys/unix"
 
-	"github.com/wherry-run/wherry/image/auth"
 	"github.com/wherry-run/wherry/image/internal/blob"
 	"github.com/wherry-run/wherry/image/internal/disk"
 	"github.com/wherry-run/wherry/image/internal/index"
@@ -40,13 +39,12 @@ const maxLayers = 3
 
 // Store holds images. It is safe for concurrent use; one process owns Root.
 type Store struct {
-	root      string
-	platform  Platform
-	insecure  []string
-	keychain  authn.Keychain
-	transport http.RoundTripper
-	log       *slog.Logger
-	backoff   func(attempt int) time.Duration
+	root     string
+	platform Platform
+	log      *slog.Logger
+	backoff  func(attempt int) time.Duration
+
+	registries atomic.Pointer[registries]
 
 	lock    *os.File
 	blobs   *blob.Store
@@ -73,11 +71,11 @@ func Open(o Options) (_ *Store, err error) {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	s := &Store{
-		root: root, platform: o.Platform.or(HostPlatform()), insecure: o.Insecure,
-		keychain: auth.DockerConfig(o.DockerConfig), transport: newTransport(o.Insecure, o.Proxy),
+		root: root, platform: o.Platform.or(HostPlatform()),
 		log: o.Logger, backoff: backoff,
 		sync: &disk.Syncer{Path: root}, slots: make(chan struct{}, maxLayers), flights: flights{m: map[string]*flight{}}, pins: map[string]int{},
 	}
+	s.registries.Store(newRegistries(o))
 	images := filepath.Join(root, "images")
 	// Others may have folders below the root that a container's user has to
 	// pass; what is the store's own is closed.
