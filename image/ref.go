@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
+	"sync"
 
 	"github.com/google/go-containerregistry/pkg/name"
 )
@@ -13,13 +14,17 @@ type reference struct {
 	name.Reference
 }
 
-// repositoryPath is what registries accept; the parser is more generous.
-var repositoryPath = regexp.MustCompile(`^[a-z0-9]+([._-]+[a-z0-9]+)*(/[a-z0-9]+([._-]+[a-z0-9]+)*)*$`)
+// repositoryPath is what registries accept; the parser is more generous. It is
+// compiled when it is needed: the command line, which only links it, starts
+// faster.
+var repositoryPath = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^[a-z0-9]+([._-]+[a-z0-9]+)*(/[a-z0-9]+([._-]+[a-z0-9]+)*)*$`)
+})
 
 // parseRef reads a name as Docker users write it.
 func (s *Store) parseRef(ref string) (reference, error) {
 	r, err := name.ParseReference(ref, name.WeakValidation)
-	if err != nil || !repositoryPath.MatchString(r.Context().RepositoryStr()) {
+	if err != nil || !repositoryPath().MatchString(r.Context().RepositoryStr()) {
 		return reference{}, fmt.Errorf("%w: %q", ErrInvalid, ref)
 	}
 	if slices.Contains(s.registries.Load().insecure, r.Context().RegistryStr()) {
