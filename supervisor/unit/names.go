@@ -1,13 +1,10 @@
 package unit
 
 import (
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 )
-
-var userForm = regexp.MustCompile(`^[a-zA-Z0-9_][a-zA-Z0-9_.@-]*\$?(:[a-zA-Z0-9_][a-zA-Z0-9_.@-]*\$?)?$`)
 
 // signals of Linux by number; those that hold on all architectures we build for.
 var signals = [...]string{1: "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE",

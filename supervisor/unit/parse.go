@@ -2,7 +2,6 @@ package unit
 
 import (
 	"path"
-	"regexp"
 	"strings"
 	"time"
 )
@@ -175,39 +174,28 @@ func stem(file string) string {
 
 const longestName = 63
 
-var (
-	nameForm = regexp.MustCompile(`^[a-z0-9][a-zA-Z0-9_.-]*$`)
-	// instances are NAME.N and runs NAME.N-ID; a unit named like one would make
-	// every command's target ambiguous.
-	runForm = regexp.MustCompile(`\.[0-9]+(-[a-zA-Z0-9]+)?$`)
-)
-
-// CheckName tells what is wrong with a unit's name.
+// CheckName tells what is wrong with a unit's name. One that ends like the
+// name of an instance or a run would make every command's target ambiguous.
 func CheckName(name string) error {
 	switch {
 	case name == "":
 		return faultf("", "a name is not empty")
 	case len(name) > longestName:
 		return faultf("", "%q is longer than %d characters", name, longestName)
-	case !nameForm.MatchString(name):
+	case !isName(name):
 		return faultf("it begins with a-z or 0-9 and goes on with letters, digits, _ . and -", "%q is not a name", name)
-	case runForm.MatchString(name):
+	case isRunName(name):
 		return faultf("names like web.1 belong to instances", "%q ends like an instance's name", name)
 	}
 	return nil
 }
 
-// imageForm is a reference as registries know it: host, path, tag and digest.
-var imageForm = regexp.MustCompile(`^((\[[0-9a-fA-F:]+\]|[a-zA-Z0-9.-]+)(:[0-9]+)?/)?` +
-	`[a-z0-9]+((\.|_{1,2}|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_{1,2}|-+)[a-z0-9]+)*)*` +
-	`(:[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,127})?(@sha256:[0-9a-f]{64})?$`)
-
 func checkImage(ref string) error {
-	if imageForm.MatchString(ref) {
+	if isImage(ref) {
 		return nil
 	}
 	hint := "write it like nginx:1.27 or host/path:tag"
-	if strings.ToLower(ref) != ref && imageForm.MatchString(strings.ToLower(ref)) {
+	if strings.ToLower(ref) != ref && isImage(strings.ToLower(ref)) {
 		hint = "the path has lower-case letters only"
 	}
 	return faultf(hint, "%q is not an image", ref)

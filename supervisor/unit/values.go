@@ -89,7 +89,7 @@ func (p *reader) setWorkingDir(n *node, d *draft) { d.app.WorkingDir, _ = parsed
 func (p *reader) setUser(n *node, d *draft) { d.app.User, _ = parsed(p, n, parseUser) }
 
 func parseUser(text string) (string, error) {
-	if !userForm.MatchString(text) {
+	if !isUser(text) {
 		return "", faultf("write it like 1000, www or 1000:1000", "%q is not a user", text)
 	}
 	return text, nil

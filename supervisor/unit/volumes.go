@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"path"
-	"regexp"
 	"strconv"
 	"strings"
 )
@@ -36,8 +35,6 @@ func (v Volume) String() string {
 	}
 	return text
 }
-
-var volumeName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,254}$`)
 
 // parseVolume reads the short form [SOURCE:]TARGET[:OPTIONS].
 func parseVolume(text, dir string) (Volume, error) {
@@ -75,7 +72,7 @@ func (v *Volume) from(source, dir string) error {
 	switch {
 	case source == "":
 		return faultf("", "the source is empty")
-	case !isPath && volumeName.MatchString(source):
+	case !isPath && isVolumeName(source):
 		v.Source = source
 		return nil
 	case !isPath:
@@ -262,7 +259,7 @@ func (m *mountDraft) take(source, dir string) error {
 		}
 		return m.path(source, dir)
 	case volume:
-		if !volumeName.MatchString(source) {
+		if !isVolumeName(source) {
 			return faultf("write type: bind for a path", "%q is not a volume's name", source)
 		}
 		m.Source = source
