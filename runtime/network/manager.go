@@ -34,7 +34,9 @@ type seen struct {
 	othersAt uint32
 }
 
-var bridgeName = regexp.MustCompile(`^[a-zA-Z][a-zA-Z0-9_.-]{0,14}$`)
+// bridgeName is compiled when it is needed: the command line, which links this
+// package without using it, starts faster.
+var bridgeName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[a-zA-Z][a-zA-Z0-9_.-]{0,14}$`) })
 
 // Open reads the leases. It is cheap to call again and idempotent. Nothing is
 // made on the host before the first Attach, or a Repair with live runs.
@@ -45,7 +47,7 @@ func Open(o Options) (*Manager, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	if !bridgeName.MatchString(o.Bridge) {
+	if !bridgeName().MatchString(o.Bridge) {
 		return nil, fmt.Errorf("bridge %q: want a letter and up to 14 letters, digits, dots, dashes or underscores", o.Bridge)
 	}
 	if o.Dir == "" {
