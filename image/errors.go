@@ -84,8 +84,8 @@ func (s *Store) stepFailed(step Step, object string, err error) error {
 // ofImage names the image in the error of one of its blobs. Several pulls may
 // wait for one blob and share its error: it is not changed, but copied.
 func ofImage(name string, err error) error {
-	step, ok := err.(*StepError) // a cause that is wrapped in more says enough
-	if !ok || step.Image != "" || step.Object == name {
+	var step *StepError
+	if !errors.As(err, &step) || step.Image != "" || step.Object == name || err.Error() != step.Error() {
 		return err
 	}
 	named := *step
