@@ -144,6 +144,22 @@ func (h *Host) SmallDisk(size int64) {
 // DaemonPid is the daemon's process id.
 func (h *Host) DaemonPid() int { return h.daemon.Process.Pid }
 
+// KillKeeper is kill -9 of the keeper; it returns when another one answers.
+func (h *Host) KillKeeper() {
+	h.t.Helper()
+	old := h.keeperPid()
+	if old <= 1 {
+		h.t.Fatalf("the keeper has pid %d", old)
+	}
+	if err := syscall.Kill(old, syscall.SIGKILL); err != nil {
+		h.t.Fatal(err)
+	}
+	Eventually(h.t, 20*time.Second, "a new keeper", func() bool {
+		i, err := h.Client().Info(context.Background())
+		return err == nil && i.KeeperPid != 0 && i.KeeperPid != old
+	})
+}
+
 // KillDaemon is kill -9.
 func (h *Host) KillDaemon() { h.end(syscall.SIGKILL) }
 
@@ -165,11 +181,24 @@ func (h *Host) end(sig syscall.Signal) {
 	h.daemon = nil
 }
 
-// DaemonLog is what the daemons of this host said, and its keeper.
+// logTail is how much of a log a failure shows: its end tells what happened.
+const logTail = 8 << 10
+
+// DaemonLog is the last of what the daemons of this host said, and its keeper.
 func (h *Host) DaemonLog() string {
-	b, _ := os.ReadFile(h.Dir + "/daemon.log")
-	k, _ := os.ReadFile(h.RunDir + "/keeper.log")
-	return string(b) + "--- keeper.log\n" + string(k)
+	return tail(h.Dir+"/daemon.log") + "--- keeper.log\n" + tail(h.RunDir+"/keeper.log")
+}
+
+func tail(file string) string {
+	b, _ := os.ReadFile(file)
+	if len(b) <= logTail {
+		return string(b)
+	}
+	b = b[len(b)-logTail:]
+	if i := bytes.IndexByte(b, '\n'); i >= 0 {
+		b = b[i+1:]
+	}
+	return "[...]\n" + string(b)
 }
 
 // Client speaks the daemon's API.
@@ -183,16 +212,30 @@ type Result struct {
 }
 
 // Run runs `wherry ctl ARGS`.
-func (h *Host) Run(args ...string) Result { return h.RunIn(60*time.Second, args...) }
+func (h *Host) Run(args ...string) Result {
+	h.t.Helper()
+	return h.run(60*time.Second, "", args...)
+}
 
 // RunIn is Run with a time limit.
 func (h *Host) RunIn(limit time.Duration, args ...string) Result {
+	h.t.Helper()
+	return h.run(limit, "", args...)
+}
+
+// Feed is Run with text on stdin, which is otherwise empty.
+func (h *Host) Feed(stdin string, args ...string) Result {
+	h.t.Helper()
+	return h.run(60*time.Second, stdin, args...)
+}
+
+func (h *Host) run(limit time.Duration, stdin string, args ...string) Result {
 	h.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	c := exec.CommandContext(ctx, h.Bin+"/wherry", append([]string{"ctl", "--socket", h.Socket}, args...)...)
 	var out, errs bytes.Buffer
-	c.Stdout, c.Stderr = &out, &errs
+	c.Stdin, c.Stdout, c.Stderr = strings.NewReader(stdin), &out, &errs
 	start := time.Now()
 	err := c.Run()
 	r := Result{Stdout: out.String(), Stderr: errs.String(), Took: time.Since(start)}

@@ -110,6 +110,12 @@ func (r *Registry) Ref(image string) string { return r.Addr + "/" + image + ":la
 // Push uploads a test image.
 func (r *Registry) Push(t testing.TB, image string) {
 	t.Helper()
+	PushTo(t, r.Ref(image), image)
+}
+
+// PushTo uploads a test image to any registry on loopback.
+func PushTo(t testing.TB, ref, image string) {
+	t.Helper()
 	index, err := layout.ImageIndexFromPath(filepath.Join(ImageDir(), image))
 	if err != nil {
 		t.Skipf("test image %s is not built: scripts/images (%v)", image, err)
@@ -122,7 +128,7 @@ func (r *Registry) Push(t testing.TB, image string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tag, err := name.NewTag(r.Ref(image), name.Insecure)
+	tag, err := name.NewTag(ref, name.Insecure)
 	if err != nil {
 		t.Fatal(err)
 	}
