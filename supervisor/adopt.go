@@ -45,13 +45,14 @@ func (s *Supervisor) recover(ctx context.Context) (*loop, error) {
 		}
 	}
 	slices.Sort(live)
-	if err := s.net.Repair(ctx, live); err != nil {
-		s.log.Warn("network not repaired", "err", err) // a run that suffers is replaced by hand
-	}
+	severed := s.judge(ctx, s.net.Repair(ctx, live))
 	for _, lease := range s.net.Leases() {
 		if r := l.runs[lease.Run]; r != nil && !r.phase.Ended() {
 			r.lease = &lease
 		}
+	}
+	for _, m := range severed {
+		m.handle(l)
 	}
 	if err := l.strayLeases(leftovers); err != nil {
 		return nil, err
@@ -172,21 +173,3 @@ func bootID() string {
 	b, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	return strings.TrimSpace(string(b))
 }
-
-// heal keeps the network as it should be, whoever changes it.
-func (s *Supervisor) heal(ctx context.Context) {
-	n, ok := s.net.(interface{ Heal(context.Context) error })
-	if !ok {
-		return
-	}
-	for sleep(ctx, healEvery) {
-		if len(s.net.Leases()) == 0 {
-			continue
-		}
-		if err := n.Heal(ctx); err != nil && ctx.Err() == nil {
-			s.log.Warn("network not healed", "err", err)
-		}
-	}
-}
-
-const healEvery = 30 * time.Second

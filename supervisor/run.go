@@ -42,6 +42,7 @@ type run struct {
 	failure   string // of a failed start
 	early     *runtime.Exit
 	lease     *network.Lease
+	severed   bool // it has lost its network, and was left alone
 	gone      bool // nothing of it is left below us
 }
 

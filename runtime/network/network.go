@@ -2,6 +2,7 @@ package network
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"os"
@@ -55,7 +56,21 @@ var (
 	ErrPortTaken   = errors.New("address already in use")
 	ErrNoAddress   = errors.New("no free address in the subnet")
 	ErrForeignDrop = errors.New("another firewall table drops forwarded packets")
-	// ErrDeviceGone is reported by Repair for a live run whose veth pair was
-	// removed by somebody else: only a new start of the run heals that.
+	// ErrDeviceGone is reported by Repair and Heal, in a RunError, for a live
+	// run whose veth pair was removed by somebody else: only a new start of the
+	// run heals that.
 	ErrDeviceGone = errors.New("network device is gone")
 )
+
+// RunError says what is wrong with the network of one run.
+type RunError struct {
+	Run    string
+	Device string
+	Err    error
+}
+
+func (e *RunError) Error() string {
+	return fmt.Sprintf("run %s: device %s: %v", e.Run, e.Device, e.Err)
+}
+
+func (e *RunError) Unwrap() error { return e.Err }

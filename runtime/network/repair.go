@@ -3,7 +3,6 @@ package network
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 )
 
@@ -78,7 +77,7 @@ func (m *Manager) heal(leases []Lease) error {
 			err = ErrDeviceGone
 		}
 		if err != nil {
-			errs = append(errs, fmt.Errorf("run %s: device %s: %w", l.Run, l.Device, err))
+			errs = append(errs, &RunError{l.Run, l.Device, err})
 		}
 	}
 	errs = append(errs, m.checkForeign())

@@ -15,6 +15,7 @@ const (
 	Backoff     = "backoff"      // the next start waits
 	GiveUp      = "give_up"      // the restart policy leaves the instance ended
 	Stop        = "stop"         // a run is asked to end
+	Severed     = "severed"      // somebody removed a run's network device
 	Remove      = "remove"       // a unit is forgotten
 	Cleanup     = "cleanup"      // what a run left could not be removed, or leftovers were found
 	Exec        = "exec"         // somebody ran a process in a container
@@ -26,5 +27,5 @@ const (
 // Types lists every type, for documentation and completion.
 func Types() []string {
 	return []string{Apply, ApplyFailed, Intent, Pull, Start, StartFailed, Adopt, Exit, OOM, Backoff, GiveUp,
-		Stop, Remove, Cleanup, Exec, Reload, Daemon, Keeper}
+		Stop, Severed, Remove, Cleanup, Exec, Reload, Daemon, Keeper}
 }

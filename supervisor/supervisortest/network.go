@@ -2,6 +2,7 @@ package supervisortest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -19,11 +20,13 @@ type Network struct {
 	taken  map[uint16]string // by somebody else than us
 	next   byte
 	random uint16
+	lost   map[string]bool // runs whose device is gone
+	wrong  error
 }
 
 // NewNetwork makes a network without endpoints.
 func NewNetwork() *Network {
-	return &Network{leases: map[string]network.Lease{}, taken: map[uint16]string{}, random: 32768}
+	return &Network{leases: map[string]network.Lease{}, taken: map[uint16]string{}, lost: map[string]bool{}, random: 32768}
 }
 
 // Take lets a foreign process have a port; Free gives it back.
@@ -38,6 +41,37 @@ func (n *Network) Free(port uint16) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	delete(n.taken, port)
+}
+
+// Sever takes a run's device away.
+func (n *Network) Sever(run string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.lost[run] = true
+}
+
+// Spoil makes Heal and Repair fail with err until it is called with nil.
+func (n *Network) Spoil(err error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.wrong = err
+}
+
+// Heal says what is wrong.
+func (n *Network) Heal(context.Context) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.state()
+}
+
+func (n *Network) state() error {
+	errs := []error{n.wrong}
+	for run := range n.leases {
+		if n.lost[run] {
+			errs = append(errs, &network.RunError{Run: run, Device: "veth", Err: network.ErrDeviceGone})
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // Attach gives the run an address and its ports.
@@ -96,7 +130,7 @@ func (n *Network) Repair(_ context.Context, live []string) error {
 			delete(n.leases, run)
 		}
 	}
-	return nil
+	return n.state()
 }
 
 // Subnet is where addresses come from; zero before there was one to give.
