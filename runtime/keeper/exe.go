@@ -8,6 +8,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	goruntime "runtime"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -18,6 +20,12 @@ import (
 // descriptor. Whatever a container gets hold of, it cannot write to it
 // (CVE-2019-5736). Kernels without mount_setattr (before 5.12) get a sealed
 // copy in memory instead.
+//
+// On the mount the file belongs to nobody and may be executed but not read,
+// which no capability helps against. So the kernel makes a process undumpable
+// when it becomes the init, and not only once the init says so itself: at no
+// moment can the container's root trace an exec'd process before it has its
+// seccomp filter, or open its descriptors by /proc.
 func openInit(dir string) (*os.File, error) {
 	path, err := copySelf(dir)
 	if err != nil {
@@ -63,9 +71,12 @@ func copySelf(dir string) (string, error) {
 	return path, nil
 }
 
+// initMode lets everybody execute the copy, and nobody but us read it.
+const initMode = 0o711
+
 func sameSize(path string, self *os.File) bool {
 	a, err := os.Lstat(path)
-	if err != nil || !a.Mode().IsRegular() || a.Mode().Perm() != 0o755 {
+	if err != nil || !a.Mode().IsRegular() || a.Mode().Perm() != initMode {
 		return false
 	}
 	b, err := self.Stat()
@@ -83,7 +94,7 @@ func writeCopy(path string, self *os.File) error {
 	defer os.Remove(f.Name()) // without effect once it has its name
 	_, err = io.Copy(f, self) // the kernel copies by itself
 	if err == nil {
-		err = f.Chmod(0o755)
+		err = f.Chmod(initMode)
 	}
 	if err == nil {
 		err = f.Sync() // it is found by its size at the next start
@@ -112,7 +123,36 @@ func readOnlyMount(path string) (*os.File, error) {
 		f.Close()
 		return nil, fmt.Errorf("mount_setattr: %w", err)
 	}
+	disown(fd) // as far as kernel and file system can: the init makes itself undumpable too
 	return f, nil
+}
+
+// disown makes the file of a detached mount belong to nobody there.
+func disown(mount int) error {
+	ns, err := otherIDs()
+	if err != nil {
+		return err
+	}
+	defer ns.Close()
+	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(ns.Fd())}
+	return unix.MountSetattr(mount, "", unix.AT_EMPTY_PATH, &attr)
+}
+
+// otherIDs is a user namespace in which root does not occur. Only a process can
+// be in a new one, so a child is made and killed before its first instruction.
+func otherIDs() (*os.File, error) {
+	goruntime.LockOSThread() // a traced child belongs to the thread
+	defer goruntime.UnlockOSThread()
+	ids := []syscall.SysProcIDMap{{ContainerID: 1, HostID: 1, Size: 1}}
+	child, err := os.StartProcess("/proc/self/exe", []string{"wherry-keeper"}, &os.ProcAttr{Sys: &syscall.SysProcAttr{
+		Cloneflags: unix.CLONE_NEWUSER, UidMappings: ids, GidMappings: ids, Ptrace: true, Pdeathsig: unix.SIGKILL,
+	}})
+	if err != nil {
+		return nil, fmt.Errorf("user namespace: %w", err)
+	}
+	defer child.Wait()
+	defer child.Kill()
+	return os.Open(fmt.Sprintf("/proc/%d/ns/user", child.Pid))
 }
 
 func sealedCopy(path string) (*os.File, error) {
@@ -128,7 +168,7 @@ func sealedCopy(path string) (*os.File, error) {
 	f := os.NewFile(uintptr(fd), "wherry-init")
 	_, err = io.Copy(f, src)
 	if err == nil {
-		err = f.Chmod(0o555)
+		err = f.Chmod(0o511)
 	}
 	if err == nil {
 		_, err = unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, unix.F_SEAL_SEAL|unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_WRITE)
