@@ -49,8 +49,9 @@ func (k *Keeper) signal(id, name string) error {
 		return err
 	}
 	if st := c.snapshot(); st.Init && sig == unix.SIGSTOP {
-		if child := firstChild(st.Pid); child != 0 {
-			return unix.Kill(child, sig)
+		if child := holdChild(st.Pid); child != nil {
+			defer child.close()
+			return child.signal(sig)
 		}
 	}
 	if sig == unix.SIGKILL {

@@ -1,6 +1,7 @@
 package keeper
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/user"
@@ -283,4 +284,73 @@ func BenchmarkPump(b *testing.B) {
 		}
 	}
 	p.stop()
+}
+
+// TestPumpStops: a pipe that somebody else never stops writing to ends with its container.
+func TestPumpStops(t *testing.T) {
+	l := bundle.Layout{RunDir: t.TempDir()}
+	if err := os.MkdirAll(l.Containers(), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := makePipes(l, "id"); err != nil {
+		t.Fatal(err)
+	}
+	p, err := startPump(l, "id", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	writers := make([]*os.File, 4)
+	for i := range writers {
+		if writers[i], err = openPipe(l.Pipe("id", "stdout"), unix.O_NONBLOCK); err != nil {
+			t.Fatal(err)
+		}
+		defer writers[i].Close()
+		go func() {
+			for b := make([]byte, 4096); ; {
+				if _, err := writers[i].Write(b); err != nil {
+					return
+				}
+			}
+		}()
+	}
+	stopped := make(chan struct{})
+	go func() {
+		p.stop()
+		close(stopped)
+	}()
+	select {
+	case <-stopped:
+	case <-time.After(10 * time.Second):
+		t.Error("a writer keeps the pump from its end")
+	}
+}
+
+// TestPopulateLink: what a container puts into a shared volume meanwhile leads nowhere.
+func TestPopulateLink(t *testing.T) {
+	outside, top := t.TempDir(), t.TempDir()
+	for _, step := range []error{
+		os.WriteFile(filepath.Join(outside, "secret"), nil, 0o600),
+		os.Symlink(outside, filepath.Join(top, "sub")),
+	} {
+		if step != nil {
+			t.Fatal(step)
+		}
+	}
+	dir, err := os.Open(top)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	c := copier{top: dir}
+	if err := c.link("sub/secret", dir, "stolen"); err == nil {
+		t.Error("a file outside of the volume was linked into it")
+	}
+}
+
+func TestPopulateDepth(t *testing.T) {
+	deep := "data/" + strings.Repeat("d/", maxDepth+2) + "file"
+	root := tree(t, map[string]string{deep: "text"})
+	if err := populate(root, runtime.Populate{Path: "/data", Into: t.TempDir()}); !errors.Is(err, unix.ENAMETOOLONG) {
+		t.Errorf("a tree of any depth: %v", err)
+	}
 }

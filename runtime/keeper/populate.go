@@ -55,6 +55,10 @@ func populate(root *os.File, p runtime.Populate) error {
 	return os.Remove(marker)
 }
 
+// maxDepth bounds the folders that are open at once: an image's tree may be of
+// any depth, and the keeper's descriptors are for all containers.
+const maxDepth = 256
+
 // inode identifies a file with several names.
 type inode struct{ dev, ino uint64 }
 
@@ -97,7 +101,7 @@ func (c *copier) entry(src, dst *os.File, name, rel string) error {
 		id := inode{st.Dev, st.Ino}
 		if first, ok := c.links[id]; ok {
 			unix.Unlinkat(int(dst.Fd()), name, 0)
-			return wrapPath(rel, unix.Linkat(int(c.top.Fd()), first, int(dst.Fd()), name, 0))
+			return wrapPath(rel, c.link(first, dst, name))
 		}
 		c.links[id] = rel
 	}
@@ -118,7 +122,24 @@ func (c *copier) entry(src, dst *os.File, name, rel string) error {
 	return nil // sockets mean nothing without their server; a device must not get into a volume that others mount
 }
 
+// link gives the file at first, below the top, one more name. A container that
+// has the volume already could have put a symbolic link to the host in the way.
+func (c *copier) link(first string, dst *os.File, name string) error {
+	parent, err := unix.Openat2(int(c.top.Fd()), filepath.Dir(first), &unix.OpenHow{
+		Flags:   unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC,
+		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS,
+	})
+	if err != nil {
+		return err
+	}
+	defer unix.Close(parent)
+	return unix.Linkat(parent, filepath.Base(first), int(dst.Fd()), name, 0)
+}
+
 func (c *copier) subdir(src, dst *os.File, name, rel string) error {
+	if strings.Count(rel, "/") >= maxDepth {
+		return fmt.Errorf("%s: %w: more than %d folders deep", name, unix.ENAMETOOLONG, maxDepth)
+	}
 	from, err := openAt(src, name, unix.O_RDONLY|unix.O_DIRECTORY, 0)
 	if err != nil {
 		return wrapPath(rel, err)

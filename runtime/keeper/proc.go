@@ -46,6 +46,24 @@ func parseStat(b []byte) (procStat, error) {
 	return procStat{state: f[0][0], startTime: start, exitCode: code}, nil
 }
 
+// holdChild holds the oldest child of pid; nil if it has none. The number is
+// looked up again once it is held, as it may have passed on in between.
+func holdChild(pid int) *process {
+	child := firstChild(pid)
+	if child == 0 {
+		return nil
+	}
+	proc, err := openProcess(child)
+	if err != nil {
+		return nil
+	}
+	if firstChild(pid) != child {
+		proc.close()
+		return nil
+	}
+	return proc
+}
+
 // firstChild is the oldest child of pid, 0 if it has none.
 func firstChild(pid int) int {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))

@@ -88,8 +88,9 @@ func (p *pump) closePipes() {
 	}
 }
 
-// stop copies what is still in the pipes and ends. Nobody must be left who
-// could write.
+// stop copies what is still in the pipes and ends. Nobody should be left who
+// could write; if a container has handed its pipe to another one, what that
+// one writes from now on is nobody's output, and holds up nothing.
 func (p *pump) stop() {
 	for _, f := range p.pipes {
 		f.SetReadDeadline(time.Unix(1, 0))
@@ -110,45 +111,56 @@ func (p *pump) copy(f *os.File, stream string) {
 	for {
 		var derr error
 		err := raw.Read(func(fd uintptr) bool {
-			derr = p.drain(int(fd), stream)
-			return derr != nil
+			var more bool
+			more, derr = p.drain(int(fd), stream, pipeSize)
+			return more || derr != nil
 		})
 		if err != nil {
 			break // stop
 		}
-		time.Sleep(100 * time.Millisecond) // out of descriptors or memory: it passes, and the bytes stay in the pipe
+		if derr != nil {
+			time.Sleep(100 * time.Millisecond) // out of descriptors or memory: it passes, and the bytes stay in the pipe
+		}
 	}
-	raw.Control(func(fd uintptr) { p.drain(int(fd), stream) })
+	raw.Control(func(fd uintptr) {
+		if waiting, err := unix.IoctlGetInt(int(fd), unix.TIOCINQ); err == nil {
+			p.drain(int(fd), stream, waiting)
+		}
+	})
 }
 
-// drain copies until the pipe is empty.
-func (p *pump) drain(fd int, stream string) error {
+// drain copies until the pipe is empty or limit bytes are copied: a container
+// that never stops writing must not keep us from looking whether to stop.
+func (p *pump) drain(fd int, stream string, limit int) (more bool, err error) {
 	var s *scratch
-	for {
+	for copied := 0; copied < limit; {
 		waiting, err := unix.IoctlGetInt(fd, unix.TIOCINQ)
 		if err != nil || waiting == 0 {
-			return err
+			return false, err
 		}
 		if s == nil {
 			if s, err = getScratch(); err != nil {
-				return err
+				return false, err
 			}
 			defer s.put()
 		}
-		if err := p.piece(fd, stream, s); err != nil {
+		n, err := p.piece(fd, stream, s)
+		if err != nil {
 			s.broken = true
-			return err
+			return false, err
 		}
+		copied += n
 	}
+	return true, nil
 }
 
 // piece copies one piece: tee, write the record, then discard the same bytes.
 // Between the kernel's pipe and the log file there is no moment at which a
 // kill of the keeper loses anything.
-func (p *pump) piece(fd int, stream string, s *scratch) error {
+func (p *pump) piece(fd int, stream string, s *scratch) (int, error) {
 	n, err := retry(func() (int64, error) { return unix.Tee(fd, s.w, pieceSize, unix.SPLICE_F_NONBLOCK) })
 	if err != nil || n == 0 {
-		return err
+		return 0, err
 	}
 	for got := 0; got < int(n); {
 		r, err := retry(func() (int64, error) {
@@ -156,7 +168,7 @@ func (p *pump) piece(fd int, stream string, s *scratch) error {
 			return int64(m), err
 		})
 		if err != nil {
-			return err
+			return 0, err
 		}
 		got += int(r)
 	}
@@ -164,11 +176,11 @@ func (p *pump) piece(fd int, stream string, s *scratch) error {
 	for left := n; left > 0; {
 		m, err := retry(func() (int64, error) { return unix.Splice(fd, nil, s.null, nil, int(left), unix.SPLICE_F_NONBLOCK) })
 		if err != nil {
-			return err
+			return 0, err
 		}
 		left -= m
 	}
-	return nil
+	return int(n), nil
 }
 
 func (p *pump) write(stream string, b []byte) {

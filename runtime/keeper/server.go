@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"time"
 
 	"github.com/wherry-run/wherry/runtime"
 	"github.com/wherry-run/wherry/runtime/internal/wire"
@@ -24,6 +25,9 @@ type server struct {
 	shutdown func() error
 }
 
+// acceptPause keeps a listener that cannot accept from taking a whole processor.
+const acceptPause = 100 * time.Millisecond
+
 // serve accepts connections until the listener is closed.
 func (s *server) serve() error {
 	for {
@@ -32,7 +36,10 @@ func (s *server) serve() error {
 			return nil
 		}
 		if err != nil {
-			return fmt.Errorf("accept: %w", err)
+			// Out of descriptors or memory: it passes, and the containers need us meanwhile.
+			s.k.logger.Error("cannot accept a connection", "err", err)
+			time.Sleep(acceptPause)
+			continue
 		}
 		if err := wire.CheckPeer(sock); err != nil {
 			s.k.logger.Warn("connection refused", "err", err)
@@ -125,7 +132,12 @@ func (c *client) reply(id uint32, body any, files []*os.File, err error) {
 	}
 	m.Files = files
 	defer m.CloseFiles()
-	c.conn.Send(m) // a client that is gone misses nothing: List tells it later
+	err = c.conn.Send(m) // a client that is gone misses nothing: List tells it later
+	if errors.Is(err, wire.ErrProtocol) {
+		// An answer that cannot be sent must not leave the client waiting for it.
+		m, _ = wire.New(wire.Error, id, wire.ErrorReply{Code: wire.Internal, Message: err.Error()})
+		c.conn.Send(m)
+	}
 }
 
 // decode reads a request's body.

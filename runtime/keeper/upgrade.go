@@ -27,7 +27,9 @@ func (d *daemon) upgrade(binary string) error {
 	if !filepath.IsAbs(binary) {
 		return fmt.Errorf("upgrade: %s: not an absolute path", binary)
 	}
-	d.k.launching.Lock()
+	if err := d.k.holdLaunches(); err != nil {
+		return fmt.Errorf("upgrade: %w", err)
+	}
 	defer d.k.launching.Unlock()
 	if err := d.prove(binary); err != nil {
 		return fmt.Errorf("upgrade: %s: %w", binary, err)
@@ -49,6 +51,22 @@ func (d *daemon) upgrade(binary string) error {
 		unix.CloseOnExec(int(fd))
 	}
 	return fmt.Errorf("upgrade: %s: %w", binary, err)
+}
+
+// launchPatience is how long an upgrade waits for starts and execs to get
+// through.
+const launchPatience = 10 * time.Second
+
+// holdLaunches locks launching. Not by waiting in Lock, which would hold up all
+// further starts: a container's root can stop a process that is being put into
+// it, and so must not be able to stop everybody.
+func (k *Keeper) holdLaunches() error {
+	for deadline := time.Now().Add(launchPatience); !k.launching.TryLock(); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			return fmt.Errorf("a start or an exec does not get through: %w", runtime.ErrBusy)
+		}
+	}
+	return nil
 }
 
 func (d *daemon) args(binary string) []string {
@@ -87,7 +105,9 @@ var errNoKeeper = errors.New("cannot take over: it is no wherry-keeper")
 // shutdown ends the keeper if it has nothing to keep. Ended containers are
 // remembered on disk.
 func (d *daemon) shutdown() error {
-	d.k.launching.Lock()
+	if err := d.k.holdLaunches(); err != nil {
+		return fmt.Errorf("stop keeper: %w", err)
+	}
 	defer d.k.launching.Unlock()
 	for _, st := range d.k.list() {
 		if st.State != runtime.Exited || !st.Drained {
