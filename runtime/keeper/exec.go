@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/opencontainers/runc/libcontainer"
+	"github.com/opencontainers/runc/libcontainer/configs"
 	"golang.org/x/sys/unix"
 
 	"github.com/wherry-run/wherry/cgroup"
@@ -77,6 +78,7 @@ func (k *Keeper) spawn(ctx context.Context, st *state, req *wire.ExecRequest, st
 	if err != nil {
 		return nil, translate(err)
 	}
+	p.Capabilities = execCaps(lc.Config().Capabilities, p.UID)
 	job := newInitJob(k.exe)
 	r, w, err := os.Pipe()
 	if err != nil {
@@ -161,6 +163,16 @@ func execProcess(st *state, req *wire.ExecRequest) (*libcontainer.Process, error
 	}
 	d.Env = append(d.Env[:len(d.Env):len(d.Env)], req.Env...) // libcontainer keeps the last of equal names
 	return libcontainerProcess(d), nil
+}
+
+// execCaps are the capabilities of a process of user uid; nil means those of the
+// container's own user. Root in a container of somebody else gets what
+// root would have had from the start.
+func execCaps(of *configs.Capabilities, uid int) *configs.Capabilities {
+	if of == nil || uid != 0 || len(of.Permitted) > 0 {
+		return nil
+	}
+	return &configs.Capabilities{Bounding: of.Bounding, Effective: of.Bounding, Permitted: of.Bounding}
 }
 
 func dropHome(env []string) []string {

@@ -48,6 +48,14 @@ func readHost() (host, error) {
 // fit takes from spec what the host cannot give, and says so.
 func (h host) fit(spec *specs.Spec, log *slog.Logger) {
 	h.fitCaps(spec.Process.Capabilities, log)
+	if spec.Process.OOMScoreAdj == nil {
+		// Never the keeper's own: it is often protected, which is for it alone. Raising it is always allowed.
+		adj := 0
+		if !h.caps[capSysResource] {
+			adj = max(adj, h.oomScoreAdj)
+		}
+		spec.Process.OOMScoreAdj = &adj
+	}
 	if h.caps[capSysResource] {
 		return
 	}

@@ -168,6 +168,31 @@ func TestFit(t *testing.T) {
 	if *s.Process.OOMScoreAdj != -500 || len(s.Process.Capabilities.Bounding) != 2 || s.Process.Rlimits[0].Hard != 1<<40 {
 		t.Errorf("taken away from a rich host: %+v", s.Process)
 	}
+	// A protected keeper does not hand its protection on.
+	for _, tt := range []struct {
+		h    host
+		want int
+	}{{host{oomScoreAdj: -900}, 0}, {host{oomScoreAdj: 200}, 200}, {host{caps: rich.caps, oomScoreAdj: 200}, 0}} {
+		s := &specs.Spec{Process: &specs.Process{}}
+		tt.h.fit(s, log)
+		if *s.Process.OOMScoreAdj != tt.want {
+			t.Errorf("oom_score_adj of a container of a keeper with %d = %d, want %d", tt.h.oomScoreAdj, *s.Process.OOMScoreAdj, tt.want)
+		}
+	}
+}
+
+func TestRootCaps(t *testing.T) {
+	all := []string{"CAP_CHOWN", "CAP_KILL"}
+	root := &specs.LinuxCapabilities{Bounding: all}
+	giveRootCaps(root, 0)
+	other := &specs.LinuxCapabilities{Bounding: all}
+	giveRootCaps(other, 1000)
+	chosen := &specs.LinuxCapabilities{Bounding: all, Permitted: all[:1], Effective: all[:1]}
+	giveRootCaps(chosen, 0)
+	giveRootCaps(nil, 0)
+	if len(root.Effective) != 2 || len(root.Permitted) != 2 || len(other.Effective) != 0 || len(chosen.Effective) != 1 {
+		t.Errorf("root %+v, another user %+v, chosen %+v", root, other, chosen)
+	}
 }
 
 func TestTranslate(t *testing.T) {

@@ -232,8 +232,11 @@ func (l *launch) readRootfs(dir string) error {
 			return stepError(runtime.StepRootfs, fmt.Errorf("populate %s: %w", p.Into, err))
 		}
 	}
-	l.id, err = lookupUser(root, l.cfg.User)
-	return err
+	if l.id, err = lookupUser(root, l.cfg.User); err != nil {
+		return err
+	}
+	giveRootCaps(l.cfg.Spec.Process.Capabilities, l.id.uid)
+	return nil
 }
 
 // save completes the state with what later processes of the container need.

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/moby/sys/user"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
 
@@ -49,6 +50,17 @@ func lookupUser(root *os.File, want string) (identity, error) {
 		}
 	}
 	return identity{uid: u.Uid, gid: u.Gid, groups: groups, home: u.Home}, nil
+}
+
+// giveRootCaps gives root, whatever its name is in the image, all that its
+// programs may have: with no_new_privs they gain nothing by themselves. Other
+// users have nothing in effect but what the spec says.
+func giveRootCaps(caps *specs.LinuxCapabilities, uid int) {
+	if caps == nil || uid != 0 || len(caps.Permitted) > 0 {
+		return
+	}
+	caps.Permitted = slices.Clone(caps.Bounding)
+	caps.Effective = slices.Clone(caps.Bounding)
 }
 
 // accountFile reads a file of the image; one that is not there is empty.
