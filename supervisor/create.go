@@ -72,6 +72,9 @@ func (s *Supervisor) pullFor(ctx context.Context, app *unit.Container, progress 
 	return s.img.Pull(ctx, app.Image, image.PullOptions{Policy: policy, Progress: progress})
 }
 
+// sourceRun is the source of revisions that `run` made.
+const sourceRun = "run"
+
 // create makes a unit that no file declares.
 type create struct {
 	def     unit.Unit
@@ -94,7 +97,7 @@ func (m create) handle(l *loop) {
 	}
 	now := time.Now()
 	rec := state.Unit{Name: name, Revision: 1, Intent: plan.Running, CreatedAt: now, AutoRemove: m.request.Remove}
-	rev := state.Revision{Unit: name, Number: 1, Definition: m.def, Source: "run", By: m.by, AppliedAt: now, Digest: m.digest}
+	rev := state.Revision{Unit: name, Number: 1, Definition: m.def, Source: sourceRun, By: m.by, AppliedAt: now, Digest: m.digest}
 	w := l.newWanted(rec, []state.Revision{rev})
 	w.attached, w.started, w.readers = m.request.Attach, m.started, new(atomic.Int32)
 	l.units[name] = w

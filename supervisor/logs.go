@@ -12,7 +12,8 @@ import (
 
 // Logs yields a target's output, several instances merged by time. Follow ends
 // when the target is removed or has ended for good; what it wrote until then
-// is yielded. An instance that a later revision adds is not followed.
+// is yielded. Of an instance that a later revision adds, it has what is written
+// from then on.
 func (s *Supervisor) Logs(ctx context.Context, r api.LogsRequest) iter.Seq2[api.LogLine, error] {
 	return func(yield func(api.LogLine, error) bool) {
 		e, one, err := s.snap.Load().target(r.Target)
@@ -29,25 +30,66 @@ func (s *Supervisor) Logs(ctx context.Context, r api.LogsRequest) iter.Seq2[api.
 		}()
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
+		o := runtime.LogOptions{Follow: r.Follow, Tail: r.Tail, Since: r.Since, Done: s.endOf(ctx, e, r.Follow)}
 		var sources []source
-		done := s.endOf(ctx, e, r.Follow)
 		for _, i := range e.instances {
-			if one != "" && i.name != one {
-				continue
+			if one == "" || i.name == one {
+				sources = append(sources, s.source(ctx, e, i.name, o))
 			}
-			o := runtime.LogOptions{Follow: r.Follow, Tail: r.Tail, Since: r.Since, Done: done}
-			sources = append(sources, source{unit: e.unit.Name, instance: i.name,
-				lines: runtime.ReadLog(ctx, s.paths.log(e.unit.Name, i.name), o)})
 		}
 		switch {
-		case len(sources) == 1:
-			sources[0].copy(yield)
+		case len(sources) == 1 && (!r.Follow || one != "" || e.rev.Source == sourceRun):
+			sources[0].copy(yield) // what `run` made keeps its one instance
 		case r.Follow:
-			mergeLive(ctx, cancel, sources, yield)
+			mergeLive(ctx, cancel, sources, s.later(ctx, e, o), yield)
 		default:
 			mergeStored(sources, r.Tail, yield)
 		}
 	}
+}
+
+func (s *Supervisor) source(ctx context.Context, e *entry, instance string, o runtime.LogOptions) source {
+	return source{unit: e.unit.Name, instance: instance, lines: runtime.ReadLog(ctx, s.paths.log(e.unit.Name, instance), o)}
+}
+
+// later are the logs of instances that the unit gets from now on, until it has
+// ended or ctx has.
+func (s *Supervisor) later(ctx context.Context, e *entry, o runtime.LogOptions) <-chan source {
+	if began := time.Now(); began.After(o.Since) {
+		o.Since = began // its file may hold what an earlier revision wrote
+	}
+	o.Tail = 0
+	known := map[string]bool{}
+	for _, i := range e.instances {
+		known[i.name] = true
+	}
+	ch := make(chan source)
+	go func() {
+		defer close(ch)
+		_ = s.awaitSnapshot(ctx, func(snap *snapshot) (bool, error) {
+			now := snap.find(e.unit.Name)
+			if over(e, now) {
+				return true, nil
+			}
+			for _, i := range now.instances {
+				if known[i.name] {
+					continue
+				}
+				known[i.name] = true
+				select {
+				case ch <- s.source(ctx, e, i.name, o):
+				case <-ctx.Done():
+				}
+			}
+			return false, nil
+		})
+	}()
+	return ch
+}
+
+// over tells whether the unit is gone, or has ended for good.
+func over(e, now *entry) bool {
+	return now == nil || now.serial != e.serial || now.final && now.live == 0
 }
 
 // endOf is closed when the unit has ended for good or is gone.
@@ -59,8 +101,7 @@ func (s *Supervisor) endOf(ctx context.Context, e *entry, follow bool) <-chan st
 	go func() {
 		defer close(done)
 		_ = s.awaitSnapshot(ctx, func(snap *snapshot) (bool, error) {
-			now := snap.find(e.unit.Name)
-			return now == nil || now.serial != e.serial || now.final && now.live == 0, nil
+			return over(e, snap.find(e.unit.Name)), nil
 		})
 	}()
 	return done
@@ -151,19 +192,22 @@ func mergeStored(sources []source, tail int, yield func(api.LogLine, error) bool
 // one it has.
 const lull = 20 * time.Millisecond
 
-// mergeLive merges files that still grow: what stands there by time, new lines
-// nearly so. stop ends ctx, under which the sources are read.
-func mergeLive(ctx context.Context, stop context.CancelFunc, sources []source, yield func(api.LogLine, error) bool) {
+// mergeLive merges files that still grow, and those that join: what stands
+// there by time, new lines nearly so. stop ends ctx, under which the sources
+// are read.
+func mergeLive(ctx context.Context, stop context.CancelFunc, sources []source, later <-chan source, yield func(api.LogLine, error) bool) {
 	type item struct {
 		line api.LogLine
 		err  error
 	}
 	all := make(chan item)
 	ended := make(chan struct{})
-	for i := range sources {
+	left := 0
+	follow := func(from source) {
+		left++
 		go func() {
 			defer func() { ended <- struct{}{} }()
-			sources[i].copy(func(l api.LogLine, err error) bool {
+			from.copy(func(l api.LogLine, err error) bool {
 				l.Text = slices.Clone(l.Text)
 				select {
 				case all <- item{l, err}:
@@ -174,9 +218,13 @@ func mergeLive(ctx context.Context, stop context.CancelFunc, sources []source, y
 			})
 		}()
 	}
-	left := len(sources)
 	defer func() {
 		stop()
+		for later != nil {
+			if _, ok := <-later; !ok {
+				later = nil
+			}
+		}
 		for ; left > 0; left-- {
 			<-ended
 		}
@@ -192,14 +240,23 @@ func mergeLive(ctx context.Context, stop context.CancelFunc, sources []source, y
 		held = held[:0]
 		return true
 	}
-	for left > 0 {
+	for _, from := range sources {
+		follow(from)
+	}
+	for left > 0 || later != nil {
 		var quiet <-chan time.Time
 		if len(held) > 0 {
 			quiet = time.After(lull)
 		}
 		select {
+		case from, ok := <-later:
+			if ok {
+				follow(from)
+			} else {
+				later = nil
+			}
 		case i := <-all:
-			if held = append(held, i); len(held) >= 4096 && !flush() {
+			if held = append(held, i); (len(held) >= 4096 || left == 1) && !flush() {
 				return
 			}
 		case <-ended:

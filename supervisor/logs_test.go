@@ -77,6 +77,39 @@ func TestFollowEndsWithTheUnit(t *testing.T) {
 	}
 }
 
+// TestFollowSeesLaterInstances: an instance that a later revision adds is
+// followed, without what an earlier one of its name had written.
+func TestFollowSeesLaterInstances(t *testing.T) {
+	for _, replicas := range []int{1, 2} {
+		_, w, o := realDaemon(t)
+		w.Runtime.Script = chatty(0)
+		d := begin(t, o)
+		d.apply(web + "replicas: 3\n")
+		until(t, d, "running", func() bool { return d.find("web").Running == 3 })
+		d.apply(fmt.Sprintf("%sreplicas: %d\n", web, replicas))
+		until(t, d, "fewer", func() bool { u := d.find("web"); return u.Running == replicas && len(u.Instances) == replicas })
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		var got []string
+		for l, err := range d.Logs(ctx, api.LogsRequest{Target: "web", Follow: true, Tail: 1}) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, l.Instance+" "+string(l.Text))
+			if len(got) == replicas {
+				d.apply(web + "replicas: 3\nlabels: {again: \"yes\"}\n")
+			}
+			if l.Instance == "web.3" && string(l.Text) == "ready" {
+				break
+			}
+		}
+		cancel()
+		if !slices.Contains(got, "web.3 run 2") || slices.Contains(got, "web.3 run 1") {
+			t.Errorf("%d replicas: %q", replicas, got)
+		}
+		d.end()
+	}
+}
+
 // Output that is being read is not removed with a `run --rm`.
 func TestReadersHoldAutoRemove(t *testing.T) {
 	_, w, o := realDaemon(t)
