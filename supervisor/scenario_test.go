@@ -555,6 +555,33 @@ func runDef() unit.Unit {
 	return unit.Unit{Containers: []unit.Container{{Image: "busybox"}}}
 }
 
+// What the client leaves open about logs is as the daemon is configured.
+func TestRunLogsAsConfigured(t *testing.T) {
+	world(t, func(t *testing.T, w *supervisortest.World, o Options) {
+		o.Logging = unit.Logging{MaxSize: 3 << 20, MaxFile: 5}
+		d := begin(t, o)
+		defer d.end()
+		for opt, want := range map[string]unit.Logging{"": o.Logging, "max-file=2": {MaxSize: 3 << 20, MaxFile: 2}} {
+			f := unit.RunFlags{Image: "busybox", Dir: "/"}
+			if opt != "" {
+				f.LogOpts = []string{opt}
+			}
+			def, err := unit.FromRun(f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			name, err := d.RunUnit(t.Context(), api.RunRequest{Unit: def}, "tester", nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := w.Runtime.Config(name + ".1").Log
+			if got.MaxSize != want.MaxSize || got.MaxFile != want.MaxFile {
+				t.Errorf("%q: %+v, want %+v", opt, got, want)
+			}
+		}
+	})
+}
+
 // What cannot be made durable does not happen.
 func TestStateNotWritten(t *testing.T) {
 	world(t, func(t *testing.T, w *supervisortest.World, o Options) {

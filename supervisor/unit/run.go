@@ -45,11 +45,13 @@ type RunFlags struct {
 }
 
 // FromRun gives the unit that flags describe. It differs from a file's unit in
-// what is default: it is not restarted. All that is wrong is reported at once,
+// what is default: it is not restarted, and what neither flags nor Defaults say
+// of its logging stays zero, for the daemon to fill in. All that is wrong is reported at once,
 // each error beginning with its flag.
 func FromRun(f RunFlags) (Unit, error) {
 	r := &runner{unit: newUnit(f.Defaults), flags: f}
 	r.app = &r.unit.Containers[0]
+	r.app.Logging = f.Defaults.Logging
 	r.unit.Name = f.Name
 	if f.Name != "" {
 		r.check("--name", CheckName(f.Name))
