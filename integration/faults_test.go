@@ -236,3 +236,45 @@ func TestHostileLayers(t *testing.T) {
 		})
 	}
 }
+
+// TestSparseClaim: an archive of a few bytes that says it holds 10 GB is refused
+// on a disk without room for it, at once.
+func TestSparseClaim(t *testing.T) {
+	r := liar(t)
+	sparse := imagetest.Layer{Tar: sparseFile("huge", 10<<30), Compression: imagetest.Gzip}
+	if _, err := r.Push("huge:1", imagetest.Image{Layers: []imagetest.Layer{tools(t), sparse}}); err != nil {
+		t.Fatal(err)
+	}
+	small := harness.NewHost(t)
+	small.SmallDisk(24 << 20)
+	small.Start()
+	small.Fails(1, []string{"huge:1", "unpack", "space"}, "pull", r.Host+"/huge:1")
+	if l, _ := filepath.Glob(small.Root + "/layers/tmp/*"); len(l) != 0 {
+		t.Errorf("left behind: %q", l)
+	}
+}
+
+// sparseFile is an archive with one sparse file of nothing (GNU's old format,
+// which archive/tar reads but does not write).
+func sparseFile(name string, size int64) []byte {
+	h := make([]byte, 512)
+	copy(h, name)
+	copy(h[100:], "0000644\x000000000\x000000000\x0000000000000\x0000000000000\x00        S")
+	copy(h[257:], "ustar  \x00")
+	octal := func(at int, n int64) { copy(h[at:], fmt.Sprintf("%011o\x00", n)) }
+	large := func(at int, n int64) { // base 256: more than octal can say
+		h[at] = 0x80
+		for i := range 8 {
+			h[at+11-i] = byte(n >> (8 * i))
+		}
+	}
+	large(386, size) // one piece, at the end, of no bytes
+	octal(398, 0)
+	large(483, size)
+	sum := 0
+	for _, b := range h {
+		sum += int(b)
+	}
+	copy(h[148:], fmt.Sprintf("%06o\x00 ", sum))
+	return append(h, make([]byte, 1024)...)
+}
