@@ -26,24 +26,27 @@ type peer struct {
 
 // TestBench measures wherry and the peers that answer, in turn. It runs only
 // when WHERRY_BENCH says how often (scripts/bench does). WHERRY_PEERS adds or
-// replaces peers: "name=command line;name=command line".
+// replaces peers: "name=command line;name=command line". They must be willing
+// to pull from a plain HTTP registry on loopback (docker is, podman must be told):
+// WHERRY_BENCH_REGISTRY names a running one with busybox and nginx in it.
 func TestBench(t *testing.T) {
 	n, _ := strconv.Atoi(os.Getenv("WHERRY_BENCH"))
 	if n == 0 {
 		t.Skip("a measurement, not a test: scripts/bench")
 	}
-	r := registry(t)
+	ref := func(image string) string { return os.Getenv("WHERRY_BENCH_REGISTRY") + "/" + image + ":latest" }
+	if os.Getenv("WHERRY_BENCH_REGISTRY") == "" {
+		ref = registry(t).Ref
+	}
+	image := ref("busybox")
 	h := harness.StartHost(t)
-	peers := findPeers(t)
+	peers := findPeers(t, image)
 	peers = append([]*peer{{
 		name: "wherry", cli: []string{h.Bin + "/wherry", "ctl", "--socket", h.Socket},
 		comm: regexp.MustCompile("^wherry"), figure: map[string][]float64{},
 	}}, peers...)
 
-	image := r.Ref("busybox")
-	for _, p := range peers {
-		p.run(t, "pull", "-q", image)
-	}
+	peers[0].run(t, "pull", "-q", image)
 	for _, net := range []string{"host", "none", "bridge"} {
 		inTurn(peers, n, func(p *peer) {
 			p.take(t, "run --rm, "+net+", ms", 1e3, "run", "--rm", "--net", net, image, "true")
@@ -57,8 +60,8 @@ func TestBench(t *testing.T) {
 		p.run(t, "rm", "-f", "whbench-exec")
 	}
 	inTurn(peers, 3, func(p *peer) {
-		p.take(t, "pull nginx, s", 1, "pull", "-q", r.Ref("nginx"))
-		p.run(t, "rmi", "-f", r.Ref("nginx"))
+		p.take(t, "pull nginx, s", 1, "pull", "-q", ref("nginx"))
+		p.run(t, "rmi", "-f", ref("nginx"))
 	})
 	for _, p := range peers {
 		p.memory(t, image, 20)
@@ -66,7 +69,7 @@ func TestBench(t *testing.T) {
 	t.Log("\n" + report(peers))
 }
 
-func findPeers(t *testing.T) (l []*peer) {
+func findPeers(t *testing.T, image string) (l []*peer) {
 	overhead := map[string]string{
 		"docker": "^(dockerd|containerd|containerd-shim|docker-proxy)", "podman": "^(conmon|podman|aardvark-dns|catatonit)",
 	}
@@ -77,8 +80,8 @@ func findPeers(t *testing.T) (l []*peer) {
 		}
 	}
 	for name, cli := range clis {
-		if err := exec.Command(cli[0], append(cli[1:], "images", "-q")...).Run(); err != nil {
-			t.Logf("%s does not answer here: not measured", name)
+		if out, err := exec.Command(cli[0], append(slices.Clone(cli[1:]), "pull", "-q", image)...).CombinedOutput(); err != nil {
+			t.Logf("%s is not measured: it cannot pull the image: %v\n%s", name, err, out)
 			continue
 		}
 		comm := overhead[strings.TrimRight(name, "0123456789")]
