@@ -33,7 +33,8 @@ const (
 // for the effect. The result is the units acted on.
 //
 // Start of a unit that has given up, or waits for its next try, tries at once.
-// If a start fails, its error is returned; the unit goes on trying.
+// If a start fails, or a process ends right after it, that error is returned;
+// the unit goes on trying. See WaitUp.
 func (s *Supervisor) Start(ctx context.Context, r api.ActRequest, by string) ([]string, error) {
 	return s.act(ctx, verbStart, r, by)
 }
@@ -111,7 +112,7 @@ func (s *Supervisor) select_(verb string, r api.ActRequest) ([]string, error) {
 // awaitEffect waits until the verb has done to the unit what it should; was is
 // the unit before.
 func (s *Supervisor) awaitEffect(ctx context.Context, verb, name string, was *entry) error {
-	return s.awaitSnapshot(ctx, func(snap *snapshot) (bool, error) {
+	err := s.awaitSnapshot(ctx, func(snap *snapshot) (bool, error) {
 		e := snap.find(name)
 		if e == nil || e.serial != was.serial {
 			if verb == verbRemove || verb == verbStop {
@@ -127,6 +128,10 @@ func (s *Supervisor) awaitEffect(ctx context.Context, verb, name string, was *en
 		}
 		return startedAll(e, was)
 	})
+	if err != nil || verb == verbRemove || verb == verbStop {
+		return err
+	}
+	return s.WaitUp(ctx, []string{name})
 }
 
 // startedAll tells whether every replica is up, or has been since was.

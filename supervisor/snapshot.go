@@ -49,6 +49,10 @@ type instance struct {
 	starts  int
 	failed  int
 	err     error // of the latest start, if it failed
+
+	since     time.Time // run is up
+	down      error     // why it is not up, if it has failed; see outcome
+	completed bool      // it ended with success, and stays so
 }
 
 func newSnapshot() *snapshot { return &snapshot{changed: make(chan struct{})} }
@@ -206,6 +210,7 @@ func (l *loop) instance(w *wanted, name string, runs []*run) (api.Instance, inst
 	a := l.attempts[name]
 	i := api.Instance{Name: name, Restarts: a.Restarts, Attempt: a.Failures, LogPath: l.paths.log(w.rec.Name, name)}
 	v := instance{name: name, starts: l.starting[name], failed: l.failed[name], err: l.failures[name]}
+	v.down, v.completed = l.outcome(w, name, a)
 	if a.Ended != nil {
 		i.Run, i.Revision, i.StartedAt, i.EndedAt, i.Exit = a.Ended.Run, a.Ended.Revision, a.Ended.StartedAt, a.Ended.EndedAt, wireExit(a.Ended)
 	}
@@ -230,7 +235,7 @@ func (l *loop) instance(w *wanted, name string, runs []*run) (api.Instance, inst
 	}
 	v.current = r.Revision.Number == w.rec.Revision && r.Restart >= w.rec.Restart
 	if r.phase == plan.Up {
-		v.run = r.Run
+		v.run, v.since = r.Run, r.startedAt
 	}
 	return i, v
 }

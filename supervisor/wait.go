@@ -11,16 +11,30 @@ import (
 	"github.com/wherry-run/wherry/supervisor/plan"
 )
 
-// await blocks until done says so of a snapshot.
+// awaitSnapshot blocks until done says so of a snapshot.
 func (s *Supervisor) awaitSnapshot(ctx context.Context, done func(*snapshot) (bool, error)) error {
+	return s.awaitMoment(ctx, func(snap *snapshot) (bool, time.Time, error) {
+		ok, err := done(snap)
+		return ok, time.Time{}, err
+	})
+}
+
+// awaitMoment is awaitSnapshot for what also depends on time: done says when
+// it wants to look again, even if nothing changes; the zero time is never.
+func (s *Supervisor) awaitMoment(ctx context.Context, done func(*snapshot) (bool, time.Time, error)) error {
 	for {
 		snap := s.snap.Load()
-		ok, err := done(snap)
+		ok, at, err := done(snap)
 		if ok || err != nil {
 			return err
 		}
+		var due <-chan time.Time
+		if !at.IsZero() {
+			due = time.After(time.Until(at))
+		}
 		select {
 		case <-snap.changed:
+		case <-due:
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-s.over:

@@ -7,10 +7,15 @@ type ActResult struct {
 	Units []string `json:"units"`
 }
 
+// WaitUp as the state of a WaitRequest waits for more than "running": that all
+// instances are of the current revision and stay up for a moment. It fails as
+// soon as one does not, though the daemon goes on trying.
+const WaitUp = "up"
+
 // WaitRequest waits for units. POST /v1/wait.
 type WaitRequest struct {
 	Units   []string      `json:"units"`           // names, unique prefixes or globs
-	State   string        `json:"state,omitempty"` // running, stopped, ...; empty: the end for good
+	State   string        `json:"state,omitempty"` // running, stopped, ..., or WaitUp; empty: the end for good
 	Timeout unit.Duration `json:"timeout,omitempty"`
 }
 

@@ -353,6 +353,11 @@ func (d *Daemon) WaitExit(ctx context.Context, name string) (api.Exit, error) {
 	return api.Exit{Unknown: true}, nil
 }
 
+// WaitUp waits until units run.
+func (d *Daemon) WaitUp(ctx context.Context, names []string) error {
+	return d.WaitState(ctx, names, plan.StateRunning)
+}
+
 // WaitState waits for a state of units.
 func (d *Daemon) WaitState(ctx context.Context, names []string, state string) error {
 	d.mu.Lock()

@@ -14,6 +14,7 @@ import (
 type Waiter interface {
 	WaitExit(ctx context.Context, name string) (api.Exit, error)
 	WaitState(ctx context.Context, names []string, state string) error
+	WaitUp(ctx context.Context, names []string) error
 }
 
 // postWait waits for a state of all named units, or for the end of each.
@@ -36,7 +37,10 @@ func (s *Server) postWait(w http.ResponseWriter, r *http.Request) error {
 		defer cancel()
 	}
 	var res api.WaitResult
-	if req.State != "" {
+	switch {
+	case req.State == api.WaitUp:
+		err = s.Backend.WaitUp(ctx, names)
+	case req.State != "":
 		err = s.Backend.WaitState(ctx, names, req.State)
 	}
 	for _, name := range names {
