@@ -29,9 +29,9 @@ func (f *actFlags) add(c *cobra.Command, all, timeout string) {
 func (f *actFlags) request(units []string) (api.ActRequest, error) {
 	switch {
 	case f.all && len(units) > 0:
-		return api.ActRequest{}, term.Usage("--all and names of units are one too many")
+		return api.ActRequest{}, term.Usage("name units or say --all, not both")
 	case !f.all && len(units) == 0:
-		return api.ActRequest{}, term.Usage("no unit named")
+		return api.ActRequest{}, term.Usage("name a unit, or say --all")
 	}
 	return api.ActRequest{Units: units, All: f.all, NoWait: f.noWait, Timeout: unit.Duration(f.timeout)}, nil
 }

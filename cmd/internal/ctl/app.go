@@ -85,7 +85,7 @@ func (a *app) confirm(yes bool, question string) error {
 	}
 	stdin := term.Open(a.in, func(string) string { return "" })
 	if !stdin.People() || !a.err.People() {
-		return &term.Failure{Code: term.ExitUsage, Err: errors.New("nobody can be asked here"), Hint: "say --yes: " + a.again("--yes")}
+		return &term.Failure{Code: term.ExitUsage, Err: errors.New("this asks first, and there is no terminal to ask on"), Hint: "say --yes: " + a.again("--yes")}
 	}
 	ok, err := term.Confirm(a.in, a.err, question)
 	if err == nil && !ok {

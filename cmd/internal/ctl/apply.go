@@ -75,9 +75,10 @@ func (a *app) awaitRunning(ctx context.Context, res api.ApplyResult, timeout tim
 	}
 	names = names[:0]
 	for _, u := range units {
-		if u.Intent == string(plan.Running) {
+		switch {
+		case u.Intent == string(plan.Running) && u.Replicas > 0:
 			names = append(names, u.Name)
-		} else {
+		case u.Replicas > 0:
 			a.note("%s is %s by hand and stays so; `wherry ctl start %s` starts it", u.Name, u.Intent, u.Name)
 		}
 	}
@@ -85,7 +86,7 @@ func (a *app) awaitRunning(ctx context.Context, res api.ApplyResult, timeout tim
 		return nil
 	}
 	end := a.showStates(ctx, names)
-	_, err = a.client().Wait(ctx, api.WaitRequest{Units: names, State: plan.StateRunning, Timeout: unit.Duration(timeout)})
+	_, err = a.client().Wait(ctx, api.WaitRequest{Units: names, State: api.WaitUp, Timeout: unit.Duration(timeout)})
 	end()
 	switch {
 	case errors.Is(err, context.Canceled):

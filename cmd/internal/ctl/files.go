@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -34,7 +35,7 @@ func (a *app) readFiles(args []string) ([]api.File, error) {
 		for _, p := range paths {
 			b, err := os.ReadFile(p)
 			if err != nil {
-				return nil, &term.Failure{Code: term.ExitUsage, Err: err}
+				return nil, &term.Failure{Code: term.ExitUsage, Err: unreadable(p, err)}
 			}
 			files = append(files, withReferences(p, b))
 		}
@@ -49,8 +50,11 @@ func unitFiles(path string) ([]string, error) {
 		return nil, err
 	}
 	info, err := os.Stat(path)
-	if err != nil || !info.IsDir() {
-		return []string{path}, err
+	if err != nil {
+		return nil, unreadable(path, err)
+	}
+	if !info.IsDir() {
+		return []string{path}, nil
 	}
 	entries, err := os.ReadDir(path)
 	if err != nil {
@@ -67,6 +71,15 @@ func unitFiles(path string) ([]string, error) {
 		return nil, fmt.Errorf("%s: no unit file (*.yaml) in it", path)
 	}
 	return slices.Sorted(slices.Values(files)), nil
+}
+
+// unreadable leaves the system call out of an error of a file.
+func unreadable(path string, err error) error {
+	var of *fs.PathError
+	if errors.As(err, &of) {
+		err = of.Err
+	}
+	return fmt.Errorf("cannot read %s: %w", path, err)
 }
 
 // readStdin is a unit file from stdin. Its paths start from our folder.

@@ -3,6 +3,7 @@ package term
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -31,6 +32,9 @@ func Execute(root *cobra.Command) error {
 
 // markWork notes the moment at which a command's own work begins.
 func markWork(c *cobra.Command, working *bool) {
+	if check := c.Args; check != nil && c.Runnable() {
+		c.Args = counted(check)
+	}
 	if run := c.RunE; run != nil {
 		c.RunE = func(c *cobra.Command, args []string) error {
 			*working = true
@@ -40,15 +44,48 @@ func markWork(c *cobra.Command, working *bool) {
 	if !c.Runnable() && c.HasSubCommands() {
 		// Without this, an unknown verb of a group prints the help and ends with 0.
 		c.Args = noSuchVerb
-		c.RunE = func(c *cobra.Command, _ []string) error { return c.Help() }
+		c.RunE = groupHelp
 	}
 	for _, sub := range c.Commands() {
 		markWork(sub, working)
 	}
 }
 
+// counted checks the arguments and says how the command is called to who gave
+// too few or too many. The exit code is the check's.
+func counted(check cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		err := check(c, args)
+		if err == nil {
+			return nil
+		}
+		f := &Failure{Code: ExitUsage}
+		errors.As(err, &f)
+		text := "arguments are missing"
+		for n := range args {
+			if check(c, args[:n]) == nil {
+				text = fmt.Sprintf("%q is one argument too many", args[n])
+				break
+			}
+		}
+		return &Failure{Code: f.Code, Err: fmt.Errorf("%s: %s", text, c.UseLine()), Hint: "see " + c.CommandPath() + " --help"}
+	}
+}
+
+// groupHelp is the help of a group, and with "help VERB" of one of its verbs.
+func groupHelp(c *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		verb, rest, err := c.Find(args[1:])
+		if err != nil || len(rest) > 0 {
+			return &Failure{Code: ExitUsage, Err: fmt.Errorf("no help for %q", strings.Join(args[1:], " ")), Hint: "see " + c.CommandPath() + " --help"}
+		}
+		c = verb
+	}
+	return c.Help()
+}
+
 func noSuchVerb(c *cobra.Command, args []string) error {
-	if len(args) == 0 {
+	if len(args) == 0 || args[0] == "help" {
 		return nil
 	}
 	c.SuggestionsMinimumDistance = 2
