@@ -72,7 +72,9 @@ func (h *host) killEach(group string) {
 		return
 	}
 	for _, pid := range pids {
-		unix.Kill(pid, unix.SIGKILL)
+		if pid != os.Getpid() { // a thread of ours may be passing through on v1
+			unix.Kill(pid, unix.SIGKILL)
+		}
 	}
 }
 

@@ -70,6 +70,7 @@ func (k *Keeper) exec(ctx context.Context, req *wire.ExecRequest, stdio [3]*os.F
 func (k *Keeper) spawn(ctx context.Context, st *state, req *wire.ExecRequest, stdio [3]*os.File) (*process, error) {
 	k.launching.RLock()
 	defer k.launching.RUnlock()
+	defer warmGroups()()
 	p, err := execProcess(st, req)
 	if err != nil {
 		return nil, err

@@ -43,6 +43,9 @@ func (k *Keeper) start(ctx context.Context, cfg *runtime.Config, netns *os.File)
 	if err != nil {
 		return runtime.Status{}, stepError(runtime.StepProcess, err)
 	}
+	if movesProcesses() {
+		defer warmGroups()()
+	}
 	l := &launch{k: k, c: c, cfg: cfg, netns: netns}
 	if err := l.run(ctx); err != nil {
 		return runtime.Status{}, errors.Join(err, k.undo(l))
@@ -158,8 +161,12 @@ func openLog(c runtime.LogConfig) (*logfile.Writer, error) {
 func (l *launch) prepareProcess() error {
 	spec := l.cfg.Spec
 	l.k.complete(l.cfg, l.netns)
-	l.k.host.fit(spec, l.k.logger.With("unit", l.cfg.Unit, "container", l.cfg.ID()))
-	var err error
+	log := l.k.logger.With("unit", l.cfg.Unit, "container", l.cfg.ID())
+	l.k.host.fit(spec, log)
+	err := l.k.fitLimits(spec.Linux.Resources, log)
+	if err != nil {
+		return stepError(runtime.StepCgroup, err)
+	}
 	if l.ownFilter = selfLoadable(spec); l.ownFilter {
 		if l.filter, err = l.k.filters.get(spec.Linux.Seccomp); err != nil {
 			return err
@@ -274,13 +281,24 @@ func (l *launch) create() error {
 	if err != nil {
 		return translate(err)
 	}
+	join, err := newJoining(lc, conf)
+	if err != nil {
+		return stepError(runtime.StepCgroup, err)
+	}
 	st := l.c.snapshot()
 	p := libcontainerProcess(st.Process)
 	p.Init = true
 	p.Args = l.job.args(l.cfg.Init, l.cfg.Spec.Process.Args)
 	p.ExtraFiles = l.job.files
 	p.Stdout, p.Stderr = l.stdio[0], l.stdio[1]
-	if err := lc.Start(p); err != nil {
+	if err := join.enter(); err != nil {
+		return stepError(runtime.StepCgroup, err)
+	}
+	err = lc.Start(p)
+	if lerr := join.leave(); err == nil && lerr != nil {
+		err = lerr
+	}
+	if err != nil {
 		return translate(err)
 	}
 	if l.pid, err = p.Pid(); err != nil {
@@ -288,6 +306,9 @@ func (l *launch) create() error {
 	}
 	if l.c.proc, err = openProcess(l.pid); err != nil {
 		return err
+	}
+	if err := join.finish(); err != nil {
+		return stepError(runtime.StepCgroup, err)
 	}
 	l.watch()
 	return lc.Exec()
