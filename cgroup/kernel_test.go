@@ -370,6 +370,63 @@ func TestPrepareOnV2(t *testing.T) {
 	}
 }
 
+// TestPrepareInDelegated: a parent below a systemd unit's own group is found to
+// be so by systemd's mark, and only then are processes moved.
+func TestPrepareInDelegated(t *testing.T) {
+	if mode, err := Detect(); err != nil || mode != Unified {
+		t.Skip("needs cgroup v2 alone")
+	}
+	unit := testGroup(t, "deleg")
+	p := Parent{Path: unit.Path + "/containers", Subgroup: "daemon"}
+	cmd, _ := child(t, unit, "sleep")
+	all := Limits{Memory: 1 << 30, CPUs: 1, Pids: 5}
+	if err := p.Prepare(); err != nil {
+		t.Fatal(err)
+	}
+	if pids, err := unit.Procs(); err != nil || !slices.Equal(pids, []int{cmd.Process.Pid}) {
+		t.Errorf("a process of a group that nobody delegated was moved: %v, %v", pids, err)
+	}
+	if err := p.Require(all); err == nil || !strings.Contains(err.Error(), "memory") {
+		t.Errorf("limits below an occupied group: %v, want an error that names the controller", err)
+	}
+	if err := unix.Setxattr("/sys/fs/cgroup"+unit.Path, "trusted.delegate", []byte("1"), 0); err != nil {
+		t.Skip("no marks on groups here: ", err)
+	}
+	if err := p.Prepare(); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Require(all); err != nil {
+		t.Error(err)
+	}
+	if pids, err := (Group{Path: unit.Path + "/daemon"}).Procs(); err != nil || !slices.Equal(pids, []int{cmd.Process.Pid}) {
+		t.Errorf("the unit's process stands elsewhere: %v, %v", pids, err)
+	}
+}
+
+// TestRequire: where a controller is off above our own group, a limit that needs
+// it switches it on, and no other.
+func TestRequire(t *testing.T) {
+	if mode, err := Detect(); err != nil || mode != Unified {
+		t.Skip("needs cgroup v2 alone")
+	}
+	above := testGroup(t, "require")
+	p := Parent{Path: above.Path + "/ours/containers"}
+	if err := p.Prepare(); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Require(Limits{}); err != nil {
+		t.Error(err)
+	}
+	if err := p.Require(Limits{Pids: 5}); err != nil {
+		t.Error(err)
+	}
+	for _, g := range []string{above.Path, above.Path + "/ours", p.Path} {
+		if on, err := readWords("/sys/fs/cgroup" + g + "/cgroup.subtree_control"); err != nil || !slices.Equal(on, []string{"pids"}) {
+			t.Errorf("%s hands down %v, %v; want pids alone", g, on, err)
+		}
+	}
+}
+
 func TestSelf(t *testing.T) {
 	if _, err := theHost(); err != nil {
 		t.Skip(err)

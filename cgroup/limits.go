@@ -64,15 +64,28 @@ func (l Limits) Check(parent Group) error {
 	return l.checkAgainst(have, h.mode)
 }
 
+// limitNames are the limits by the controller that each of them needs.
+var limitNames = map[string]string{"memory": "memory", "cpu": "cpus", "pids": "pids"}
+
+// controllers that the limits need.
+func (l Limits) controllers() []string {
+	var need []string
+	if l.Memory > 0 {
+		need = append(need, "memory")
+	}
+	if l.CPUs > 0 {
+		need = append(need, "cpu")
+	}
+	if l.Pids > 0 {
+		need = append(need, "pids")
+	}
+	return need
+}
+
 func (l Limits) checkAgainst(have []string, mode Mode) error {
-	for _, n := range []struct {
-		wanted            bool
-		limit, controller string
-	}{
-		{l.Memory > 0, "memory", "memory"}, {l.CPUs > 0, "cpus", "cpu"}, {l.Pids > 0, "pids", "pids"},
-	} {
-		if n.wanted && !slices.Contains(have, n.controller) {
-			return fmt.Errorf("limit %s: the %s controller %q is not available to us", n.limit, mode, n.controller)
+	for _, c := range l.controllers() {
+		if !slices.Contains(have, c) {
+			return fmt.Errorf("limit %s: the %s controller %q is not available to us", limitNames[c], mode, c)
 		}
 	}
 	return nil

@@ -20,13 +20,15 @@ type Parent struct {
 	Path string
 
 	// Delegated is the highest group that is ours to configure: the unit's
-	// group under systemd with Delegate=yes, and Path itself if empty. Path is
-	// it or stands below it. Nothing above it is written.
+	// group under systemd with Delegate=yes. If empty it is the nearest one that
+	// systemd has marked so, and Path itself if there is none. Path is it or
+	// stands below it. Nothing above it is written.
 	Delegated string
 
 	// Subgroup, if set, is where processes that stand in Delegated itself are
 	// moved to: a v2 group with processes of its own cannot share out
-	// controllers. systemd 254 and newer does it with DelegateSubgroup=.
+	// controllers. systemd 254 and newer does it with DelegateSubgroup=. In a
+	// group that nobody has delegated they are not ours to move.
 	Subgroup string
 }
 
@@ -47,7 +49,9 @@ func (p Parent) Prepare() error {
 		return err
 	}
 	if p.Delegated == "" {
-		p.Delegated = p.Path
+		if p.Delegated = h.delegation(p.Path); p.Delegated == "" {
+			p.Delegated, p.Subgroup = p.Path, "" // nobody's leave to move anything
+		}
 	}
 	if p.Path != p.Delegated && !strings.HasPrefix(p.Path, p.Delegated+"/") {
 		return g.wrap("prepare", fmt.Errorf("not below %s, which is delegated", p.Delegated))
@@ -80,6 +84,65 @@ func (h *host) prepare(p Parent) error {
 		next, _, _ := strings.Cut(strings.TrimPrefix(p.Path, group+"/"), "/")
 		group = path.Join(group, next)
 	}
+}
+
+// delegation is the nearest group, from group upwards, that systemd has
+// delegated; empty if there is none.
+func (h *host) delegation(group string) string {
+	for g := group; h.mode == Unified && g != "/"; g = path.Dir(g) {
+		if h.delegated(g) {
+			return g
+		}
+	}
+	return ""
+}
+
+// delegated reads systemd's mark, which is for whoever manages groups below.
+func (h *host) delegated(group string) bool {
+	dir := filepath.Join(h.unified, group)
+	for _, mark := range []string{"trusted.delegate", "user.delegate"} { // the second one since systemd 251
+		b := make([]byte, 8)
+		if n, err := unix.Lgetxattr(dir, mark, b); err == nil && string(b[:n]) == "1" {
+			return true
+		}
+	}
+	return false
+}
+
+// Require makes sure that groups below the parent can have the limits, or names
+// the controller that is missing. Where nothing was delegated, the parent being
+// a group of our own right below the host's, a controller that a limit needs is enabled on
+// the way there, and only such a one.
+func (p Parent) Require(l Limits) error {
+	g := Group{Path: p.Path}
+	err := l.Check(g)
+	if err == nil || l.Validate() != nil {
+		return err
+	}
+	h, herr := theHost()
+	if herr != nil || h.mode == Legacy || p.Delegated != "" || h.delegation(p.Path) != "" {
+		return err
+	}
+	for _, c := range l.controllers() {
+		for _, above := range ancestors(p.Path) {
+			writeFile(filepath.Join(h.unified, above, "cgroup.subtree_control"), "+"+c) // whether it helped is looked at below
+		}
+	}
+	if l.Check(g) != nil {
+		return err
+	}
+	return p.Prepare()
+}
+
+// ancestors of a group, the root first.
+func ancestors(group string) []string {
+	var list []string
+	for g := group; g != "/"; {
+		g = path.Dir(g)
+		list = append(list, g)
+	}
+	slices.Reverse(list)
+	return list
 }
 
 // prepareLegacy makes the group in each hierarchy. Not in cpuset: a group there

@@ -9,8 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/opencontainers/cgroups"
-
 	"github.com/wherry-run/wherry/cgroup"
 	"github.com/wherry-run/wherry/runtime"
 	"github.com/wherry-run/wherry/runtime/internal/bundle"
@@ -29,6 +27,7 @@ type Keeper struct {
 	layout  bundle.Layout
 	boot    string
 	exe     *os.File // what containers run as their init
+	groups  *os.File // holds the namespace that libcontainer's group files are opened in
 	filters *filters
 	host    host
 	ooms    *cgroup.Watcher
@@ -113,9 +112,11 @@ func open(o options) (*Keeper, error) {
 		containers: map[string]*container{},
 		subs:       map[*subscriber]struct{}{},
 	}
-	// libcontainer keeps the first handle it gets of the group tree. It must not be one of a starting thread's mount namespace.
-	if f, err := cgroups.OpenFile("/sys/fs/cgroup", ".", os.O_RDONLY); err == nil {
-		f.Close()
+	// Before all else that opens groups: libcontainer keeps the first handle it gets of their tree.
+	if k.groups, err = k.prepareParent(); err != nil {
+		// Containers that run need us all the same, and others may do without limits.
+		o.logger.Warn("limits may not be to be had", "group", o.cgroupParent, "err", err)
+		openGroupTree()
 	}
 	k.idle = time.AfterFunc(time.Second, k.calm)
 	if k.boot, err = bootID(); err != nil {

@@ -1,0 +1,147 @@
+package keeper
+
+import (
+	"fmt"
+	"log/slog"
+	"os"
+	"path"
+	"path/filepath"
+	goruntime "runtime"
+	"strings"
+
+	"github.com/moby/sys/mountinfo"
+	"github.com/opencontainers/cgroups"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/wherry-run/wherry/cgroup"
+)
+
+const groupTree = "/sys/fs/cgroup"
+
+// prepareParent makes the group that all containers stand under, and sees to
+// it that nothing above it is changed from then on. The result must stay open.
+func (k *Keeper) prepareParent() (*os.File, error) {
+	if err := k.parent().Prepare(); err != nil {
+		return nil, err
+	}
+	return fenceGroups(k.cgroupParent)
+}
+
+// parent is our parent group. If it stands below a systemd unit's own group, delegated to
+// us, then the processes of that unit move into a group beside it: v2 wants
+// processes in leaves only.
+func (k *Keeper) parent() cgroup.Parent {
+	return cgroup.Parent{Path: k.cgroupParent, Subgroup: "daemon"}
+}
+
+// fenceGroups keeps libcontainer from writing above our parent. Its driver for
+// v2 enables every controller that the kernel has from the root down, for all
+// of the host's groups. It opens group files below the first handle it gets of
+// the tree, and crosses no mount there. So that handle is one in a mount
+// namespace of our own, in which the files it should leave alone are mounts;
+// their failure does not trouble it, as prepareParent did the work. The
+// namespace, which the result holds, keeps no other mount.
+func fenceGroups(parent string) (*os.File, error) {
+	if !cgroupUnified() {
+		openGroupTree()
+		return nil, nil
+	}
+	type result struct {
+		ns  *os.File
+		err error
+	}
+	done := make(chan result)
+	go func() {
+		goruntime.LockOSThread() // never unlocked: the thread ends with its namespace
+		ns, err := fence(parent)
+		done <- result{ns, err}
+	}()
+	r := <-done
+	return r.ns, r.err
+}
+
+func fence(parent string) (*os.File, error) {
+	if err := privateMounts(); err != nil {
+		return nil, err
+	}
+	if err := dropMounts(groupTree); err != nil {
+		return nil, err
+	}
+	for dir := path.Dir(parent); ; dir = path.Dir(dir) {
+		file := filepath.Join(groupTree, dir, "cgroup.subtree_control")
+		if err := unix.Mount(file, file, "", unix.MS_BIND, ""); err != nil {
+			return nil, fmt.Errorf("fence %s: %w", file, err)
+		}
+		if dir == "/" {
+			break
+		}
+	}
+	openGroupTree()
+	return os.Open("/proc/thread-self/ns/mnt")
+}
+
+// dropMounts takes everything out of the calling thread's mount namespace that
+// does not lie on the way to keep, or below it: what somebody unmounts on the
+// host must not live on in here.
+func dropMounts(keep string) error {
+	f, err := os.Open("/proc/thread-self/mountinfo")
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	mounts, err := mountinfo.GetMountsFromReader(f, nil)
+	if err != nil {
+		return err
+	}
+	for i := len(mounts) - 1; i >= 0; i-- {
+		at := mounts[i].Mountpoint
+		onTheWay := at == "/" || at == keep || strings.HasPrefix(keep, at+"/") || strings.HasPrefix(at, keep+"/")
+		if !onTheWay && at != "/proc" {
+			unix.Unmount(at, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW) // gone already with the one it stood on, perhaps
+		}
+	}
+	return nil
+}
+
+// openGroupTree makes libcontainer open the handle that it keeps, which must not
+// be one in a starting thread's mount namespace. A tree that it cannot open so, it finds by
+// other ways.
+func openGroupTree() {
+	if f, err := cgroups.OpenFile(groupTree, ".", os.O_RDONLY); err == nil {
+		f.Close()
+	}
+}
+
+// fitLimits refuses limits that the host has no controller for, by name, and
+// takes out a limit on swap where v1 was booted without: asking for it would fail
+// the start.
+func (k *Keeper) fitLimits(r *specs.LinuxResources, log *slog.Logger) error {
+	if err := k.parent().Require(limitsOf(r)); err != nil {
+		return err
+	}
+	if r.Memory == nil || r.Memory.Swap == nil {
+		return nil
+	}
+	if ok, err := cgroup.SwapAccounting(); err != nil || ok {
+		return err
+	}
+	log.Warn("swap cannot be limited on this host: boot it with swapaccount=1")
+	r.Memory.Swap = nil
+	return nil
+}
+
+// limitsOf are the limits that need a controller.
+func limitsOf(r *specs.LinuxResources) cgroup.Limits {
+	var l cgroup.Limits
+	if r.Memory != nil && r.Memory.Limit != nil {
+		l.Memory = max(*r.Memory.Limit, 0)
+	}
+	if r.CPU != nil && r.CPU.Quota != nil && r.CPU.Period != nil && *r.CPU.Quota > 0 && *r.CPU.Period > 0 {
+		l.CPUs = float64(*r.CPU.Quota) / float64(*r.CPU.Period)
+	}
+	if r.Pids != nil && r.Pids.Limit != nil {
+		l.Pids = max(*r.Pids.Limit, 0)
+	}
+	return l
+}
