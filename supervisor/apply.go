@@ -48,6 +48,10 @@ func (s *Supervisor) Apply(ctx context.Context, r api.ApplyRequest, by string) (
 			errs = append(errs, err)
 			continue
 		}
+		if i := slices.IndexFunc(proposals, func(p proposal) bool { return p.unit.Name == u.Name }); i >= 0 {
+			errs = append(errs, fmt.Errorf("%s: unit %s stands in %s too", f.Source, u.Name, proposals[i].source))
+			continue
+		}
 		proposals = append(proposals, proposal{unit: u, source: f.Source, text: f.Text})
 	}
 	if len(errs) > 0 {
@@ -308,7 +312,7 @@ func (l *loop) conflicts(units []*unit.Unit) error {
 			for _, p := range u.Ports {
 				for _, q := range other.Ports {
 					if overlap(p, q) {
-						return fmt.Errorf("unit %s: %w: port %d/%s is published by unit %s", u.Name, ErrExists, p.HostPort, p.Protocol, other.Name)
+						return &portTaken{unit: u.Name, other: other.Name, port: p}
 					}
 				}
 			}
@@ -316,6 +320,18 @@ func (l *loop) conflicts(units []*unit.Unit) error {
 	}
 	return nil
 }
+
+// portTaken is ErrExists, but what exists is no unit.
+type portTaken struct {
+	unit, other string
+	port        unit.Port
+}
+
+func (e *portTaken) Error() string {
+	return fmt.Sprintf("unit %s: port %d/%s is published by unit %s", e.unit, e.port.HostPort, e.port.Protocol, e.other)
+}
+
+func (e *portTaken) Unwrap() error { return ErrExists }
 
 func overlap(p, q unit.Port) bool {
 	if p.HostPort == 0 || p.HostPort != q.HostPort || p.Protocol != q.Protocol {

@@ -52,7 +52,7 @@ func (a *app) cannot(what, object string, err error) error {
 			f.Hint = "`wherry ctl status " + object + "` says why"
 		}
 	}
-	text := err.Error()
+	text := strings.TrimPrefix(err.Error(), api.ErrInvalid.Error()+": ") // the code says so
 	if object != "" {
 		what += " " + object
 		text = strings.TrimPrefix(text, "unit "+object+": ")
