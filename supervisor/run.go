@@ -11,6 +11,7 @@ import (
 
 	"github.com/wherry-run/wherry/runtime"
 	"github.com/wherry-run/wherry/runtime/network"
+	"github.com/wherry-run/wherry/supervisor/api"
 	"github.com/wherry-run/wherry/supervisor/internal/state"
 	"github.com/wherry-run/wherry/supervisor/plan"
 )
@@ -66,6 +67,8 @@ func (r *run) observed() plan.Run {
 	if r.exit != nil && r.exit.Signal == "" && !r.exit.Unknown {
 		o.Code = r.exit.Code
 		o.Clean = r.exit.Code == 0
+	} else if r.exit != nil {
+		o.Error = exitWords(&api.Exit{Signal: r.exit.Signal, OOM: r.exit.OOM, Unknown: r.exit.Unknown, Cause: r.exit.Cause})
 	}
 	return o
 }

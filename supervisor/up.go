@@ -24,7 +24,7 @@ type CrashError struct {
 }
 
 func (e *CrashError) Error() string {
-	return fmt.Sprintf("unit %s: container %s: %s %s after its start", e.Unit, e.Instance, exitWords(&e.Exit), e.After.Round(time.Millisecond))
+	return fmt.Sprintf("unit %s: container %s: %s %s after its start", e.Unit, e.Instance, exitWords(&e.Exit), max(e.After.Round(time.Millisecond), time.Millisecond))
 }
 
 func (e *CrashError) Unwrap() error { return ErrNotRunning }

@@ -25,13 +25,15 @@ func TestWaitUp(t *testing.T) {
 		want   string        // in the error; empty: none
 		took   time.Duration // of the wait
 	}{
-		"up":              {web, func(int) supervisortest.Script { return supervisortest.Script{} }, "", upFor},
-		"ends later":      {web, func(int) supervisortest.Script { return ends(time.Second, 1) }, "", upFor},
-		"crash":           {web + slow, func(int) supervisortest.Script { return ends(12*time.Millisecond, 1) }, "unit web: container web.1: exited with code 1 12ms after its start", 12 * time.Millisecond},
-		"clean crash":     {web + slow, func(int) supervisortest.Script { return ends(12*time.Millisecond, 0) }, "exited with code 0 12ms after", 12 * time.Millisecond},
-		"job done":        {web + "restart: no\n", func(int) supervisortest.Script { return ends(12*time.Millisecond, 0) }, "", 12 * time.Millisecond},
-		"job failed":      {web + "restart: no\n", func(int) supervisortest.Script { return ends(12*time.Millisecond, 4) }, "exited with code 4 12ms after", 12 * time.Millisecond},
-		"start fails":     {web + slow, func(int) supervisortest.Script { return supervisortest.Script{StartErr: errors.New("exec: no such file")} }, "unit web: container web.1: process: exec: no such file", 0},
+		"up":          {web, func(int) supervisortest.Script { return supervisortest.Script{} }, "", upFor},
+		"ends later":  {web, func(int) supervisortest.Script { return ends(time.Second, 1) }, "", upFor},
+		"crash":       {web + slow, func(int) supervisortest.Script { return ends(12*time.Millisecond, 1) }, "unit web: container web.1: exited with code 1 12ms after its start", 12 * time.Millisecond},
+		"clean crash": {web + slow, func(int) supervisortest.Script { return ends(12*time.Millisecond, 0) }, "exited with code 0 12ms after", 12 * time.Millisecond},
+		"job done":    {web + "restart: no\n", func(int) supervisortest.Script { return ends(12*time.Millisecond, 0) }, "", 12 * time.Millisecond},
+		"job failed":  {web + "restart: no\n", func(int) supervisortest.Script { return ends(12*time.Millisecond, 4) }, "exited with code 4 12ms after", 12 * time.Millisecond},
+		"start fails": {web + slow, func(int) supervisortest.Script {
+			return supervisortest.Script{StartErr: errors.New("exec: no such file")}
+		}, "unit web: container web.1: process: exec: no such file", 0},
 		"the second does": {web + "replicas: 2\n" + slow, nil, "container web.2: exited with code 1 50ms after its start", 50 * time.Millisecond},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -44,7 +44,10 @@ func After(p unit.RestartPolicy, a Attempts, r Run, now time.Time) Attempts {
 	if a.Last.IsZero() {
 		a.Last = now
 	}
-	a.Error = r.Error
+	a.Error = ""
+	if r.Phase == Failed {
+		a.Error = r.Error
+	}
 	if p.ResetAfter > 0 && lifetime(r) >= time.Duration(p.ResetAfter) {
 		a.Failures = 0
 	}
@@ -180,11 +183,24 @@ func ending(r Run) string {
 	case r.Phase == Failed:
 		return "the start failed"
 	case r.Clean:
-		return "exited with code 0"
+		return "exited with code 0" + soon(r)
+	case r.Code < 0 && r.Error != "":
+		return r.Error + soon(r)
 	case r.Code < 0:
-		return "ended by a signal or in an unknown way"
+		return "ended by a signal or in an unknown way" + soon(r)
 	}
-	return "exited with code " + strconv.Itoa(r.Code)
+	return "exited with code " + strconv.Itoa(r.Code) + soon(r)
+}
+
+// soon says how long a run ran that hardly began: then it is the program, its
+// command or its configuration that is wrong.
+func soon(r Run) string {
+	ran := r.EndedAt.Sub(r.StartedAt)
+	if r.StartedAt.IsZero() || r.EndedAt.IsZero() || ran == 0 || ran >= time.Second {
+		return ""
+	}
+	// It may have ended before anybody could note that it had begun.
+	return " " + unit.Duration(max(ran.Round(time.Millisecond), time.Millisecond)).String() + " after its start"
 }
 
 func restarts(n int) string {

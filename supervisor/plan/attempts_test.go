@@ -151,3 +151,19 @@ func TestJitterSpreads(t *testing.T) {
 		}
 	}
 }
+
+func TestEndingTellsOfRunsThatHardlyBegan(t *testing.T) {
+	at := time.Date(2027, 1, 2, 3, 4, 5, 0, time.UTC)
+	for want, r := range map[string]Run{
+		"exited with code 1":                                         {Code: 1, EndedAt: at.Add(time.Second)},
+		"exited with code 1 12ms after its start":                    {Code: 1, EndedAt: at.Add(12 * time.Millisecond)},
+		"exited with code 0 1ms after its start":                     {Clean: true, EndedAt: at.Add(-time.Millisecond)},
+		"was ended by SIGKILL (out of memory)":                       {Code: -1, Error: "was ended by SIGKILL (out of memory)", EndedAt: at.Add(time.Hour)},
+		"ended by a signal or in an unknown way 5ms after its start": {Code: -1, EndedAt: at.Add(5 * time.Millisecond)},
+	} {
+		r.Phase, r.StartedAt = Exited, at
+		if got := ending(r); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -99,9 +100,16 @@ func (a *app) awaitRunning(ctx context.Context, res api.ApplyResult, timeout tim
 	return nil
 }
 
-// explainDown says of each unit that does not run what is wrong.
+// explainDown says of each unit that does not run what is wrong. A cause that
+// is no more than "not up" is told in the units' own words, which say more.
 func (a *app) explainDown(ctx context.Context, names []string, cause error) error {
-	f := &term.Failure{Code: term.ExitNotRunning, Err: fmt.Errorf("cannot start %s: %w", strings.Join(names, " "), cause)}
+	given := a.cannot("start", strings.Join(names, " "), cause)
+	f := &term.Failure{Code: term.ExitNotRunning, Err: given}
+	var said *term.Failure
+	if errors.As(given, &said) && said.Err != nil {
+		f.Err = said.Err
+	}
+	f.Hint = "what is applied stays so and is tried again; `wherry ctl status` shows how far it is"
 	units, err := a.client().Units(ctx, names...)
 	if err != nil {
 		return f
@@ -112,20 +120,42 @@ func (a *app) explainDown(ctx context.Context, names []string, cause error) erro
 		if u.State == plan.StateRunning || u.State == plan.StateCompleted {
 			continue
 		}
-		reason := unitNote(u)
-		for _, i := range u.Instances {
-			if note := a.instanceNote(i, time.Now()); !strings.Contains(reason, note) {
-				reason = join("; ", reason, note)
-			}
-		}
-		text := strings.TrimPrefix(join(": ", u.State, reason), "unit "+u.Name+": ")
-		down = append(down, fmt.Errorf("cannot start %s: %s", u.Name, term.Clean(text)))
-		f.Hint = "the unit stays applied and is tried again; `wherry ctl logs " + u.Name + "` shows its output"
+		down = append(down, fmt.Errorf("cannot start %s: %s", u.Name, term.Clean(a.whyDown(u, time.Now()))))
+		f.Hint = downHint(u)
 	}
 	if len(down) > 0 {
 		f.Err = errors.Join(down...)
 	}
 	return f
+}
+
+// downHint names the command to type next.
+func downHint(u api.Unit) string {
+	look := "`wherry ctl status " + u.Name + "` shows how far it is"
+	if slices.ContainsFunc(u.Instances, func(i api.Instance) bool { return i.Exit != nil }) {
+		look = "`wherry ctl logs " + u.Name + "` shows its output" // it had a process
+	}
+	if u.State == plan.StateFailed {
+		return "the unit stays applied; " + look + ", `wherry ctl start " + u.Name + "` tries it again"
+	}
+	return "the unit stays applied and is tried again; " + look
+}
+
+// whyDown is what is wrong with a unit and its instances, each thing once.
+func (a *app) whyDown(u api.Unit, now time.Time) string {
+	var parts []string
+	if note := unitNote(u); note != "" {
+		parts = append(parts, note)
+	}
+	for _, i := range u.Instances {
+		if note := a.instanceNote(i, now); note != "" {
+			parts = append(parts, "container "+i.Name+": "+note)
+		}
+	}
+	if len(parts) == 0 {
+		return u.State
+	}
+	return strings.Join(parts, "; ")
 }
 
 // showEvery is how often a waiting person sees what has changed.

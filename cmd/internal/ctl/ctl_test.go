@@ -132,3 +132,31 @@ func TestLinesOfSeveralInstances(t *testing.T) {
 		t.Errorf("%q, want %q", out.String(), want)
 	}
 }
+
+func TestWhyDown(t *testing.T) {
+	a := &app{}
+	at := time.Date(2027, 1, 2, 3, 4, 5, 0, time.UTC)
+	unit := func(i ...api.Instance) api.Unit {
+		return api.Unit{Name: "web", State: "backoff", Reason: i[0].Reason, Instances: i}
+	}
+	failed := api.Instance{Name: "web.1", State: "backoff", Error: `process: exec "x": command not found`, NextTry: at, Attempt: 4,
+		Reason: `process: exec "x": command not found; next try 833ms later, attempt 4`}
+	crashed := api.Instance{Name: "web.2", State: "backoff", NextTry: at, Attempt: 1, Exit: &api.Exit{Code: 1},
+		Reason: "exited with code 1 12ms after its start; next try 100ms later, attempt 1"}
+	const noCommand = `container web.1: process: exec "x": command not found; next try at 2027-01-02T03:04:05Z, attempt 4`
+	for want, u := range map[string]api.Unit{
+		noCommand: unit(failed),
+		noCommand + "; container web.2: exited with code 1 12ms after its start; next try at 2027-01-02T03:04:05Z, attempt 1": unit(failed, crashed),
+		"starting": {Name: "web", State: "starting", Instances: []api.Instance{{Name: "web.1", State: "starting"}}},
+	} {
+		if got := a.whyDown(u, at.Add(-time.Second)); got != want {
+			t.Errorf("%s\nwant %s", got, want)
+		}
+	}
+	if got := downHint(unit(failed)); !strings.Contains(got, "ctl status web") || strings.Contains(got, "logs") {
+		t.Errorf("without any output: %s", got)
+	}
+	if got := downHint(unit(crashed)); !strings.Contains(got, "ctl logs web") {
+		t.Errorf("with output: %s", got)
+	}
+}
