@@ -1,6 +1,7 @@
 package ctl
 
 import (
+	"strconv"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -11,15 +12,16 @@ import (
 
 func eventsCommand(a *app) *cobra.Command {
 	var follow bool
-	var since uint64
+	var since string
 	var f formatFlags
 	c := &cobra.Command{
 		Use:   "events [UNIT...]",
 		Short: "What happened",
 		Example: `  wherry ctl events web
   wherry ctl events -f
+  wherry ctl events --since 10m
   wherry ctl events --since 4711 --format json`,
-		Long:              "Each event has a number; --since goes on after one. As JSON, one event a line.",
+		Long:              "Each event has a number; --since goes on after one, or shows those of a time. As\nJSON, one event a line.",
 		ValidArgsFunction: a.completeUnits,
 		RunE: func(c *cobra.Command, args []string) error {
 			format, err := f.parse()
@@ -30,11 +32,15 @@ func eventsCommand(a *app) *cobra.Command {
 			for _, name := range args {
 				wanted[name] = true
 			}
-			for e, err := range a.client().Events(c.Context(), since, follow) {
+			after, from, err := eventsSince(since, time.Now())
+			if err != nil {
+				return err
+			}
+			for e, err := range a.client().Events(c.Context(), after, follow) {
 				if err != nil {
 					return a.cannot("read events", "", err)
 				}
-				if len(wanted) > 0 && !wanted[e.Unit] && !wanted[e.Instance] {
+				if e.Time.Before(from) || len(wanted) > 0 && !wanted[e.Unit] && !wanted[e.Instance] {
 					continue
 				}
 				if err := a.printEvent(e, format); err != nil {
@@ -46,8 +52,22 @@ func eventsCommand(a *app) *cobra.Command {
 	}
 	f.add(c, "")
 	c.Flags().BoolVarP(&follow, "follow", "f", false, "wait for more")
-	c.Flags().Uint64Var(&since, "since", 0, "only those after this number")
+	c.Flags().StringVar(&since, "since", "", "only those after this number, or a time: 10m ago, or 2026-01-02T15:04:05Z")
 	return c
+}
+
+// eventsSince reads --since: the number of an event, how long ago, or when.
+func eventsSince(s string, now time.Time) (after uint64, from time.Time, err error) {
+	if s == "" {
+		return 0, from, nil
+	}
+	if after, err = strconv.ParseUint(s, 10, 64); err == nil {
+		return after, from, nil
+	}
+	if from, err = parseSince(s, now); err != nil {
+		err = term.Usage("since %q: want an event's number, a duration such as 10m, or a time such as 2026-01-02T15:04:05Z", s)
+	}
+	return 0, from, err
 }
 
 func (a *app) printEvent(e api.Event, format term.Format) error {
