@@ -40,7 +40,13 @@ type peerKey struct{}
 // withPeer asks the kernel who connected. A connection that has no credentials
 // (not a Unix socket) may only read.
 func withPeer(ctx context.Context, c net.Conn) context.Context {
-	var p peer
+	return context.WithValue(ctx, peerKey{}, peerOfConn(c))
+}
+
+func peerOfConn(c net.Conn) (p peer) {
+	if rc, ok := c.(*readerConn); ok {
+		return rc.peer
+	}
 	if sc, ok := c.(syscall.Conn); ok {
 		if raw, err := sc.SyscallConn(); err == nil {
 			_ = raw.Control(func(fd uintptr) {
@@ -51,7 +57,7 @@ func withPeer(ctx context.Context, c net.Conn) context.Context {
 			})
 		}
 	}
-	return context.WithValue(ctx, peerKey{}, p)
+	return p
 }
 
 func peerOf(ctx context.Context) peer {

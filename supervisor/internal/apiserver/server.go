@@ -16,6 +16,7 @@ import (
 const (
 	maxBody      = 16 << 20 // an apply carries unit files and their env files
 	headerWait   = 10 * time.Second
+	idleWait     = 2 * time.Minute
 	shutdownWait = 3 * time.Second
 )
 
@@ -62,13 +63,14 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	srv := &http.Server{
 		Handler:           s.handler(),
 		ReadHeaderTimeout: headerWait,
+		IdleTimeout:       idleWait,
 		MaxHeaderBytes:    64 << 10,
 		BaseContext:       func(net.Listener) context.Context { return ctx },
 		ConnContext:       withPeer,
 		ErrorLog:          slog.NewLogLogger(s.Log.Handler(), slog.LevelDebug),
 	}
 	ended := make(chan error, 1)
-	go func() { ended <- srv.Serve(ln) }()
+	go func() { ended <- srv.Serve(limitReaders(ln)) }()
 	select {
 	case err := <-ended:
 		return err
