@@ -123,9 +123,13 @@ func (p Parent) Require(l Limits) error {
 	if herr != nil || h.mode == Legacy || p.Delegated != "" || h.delegation(p.Path) != "" {
 		return err
 	}
-	for _, c := range l.controllers() {
-		for _, above := range ancestors(p.Path) {
-			writeFile(filepath.Join(h.unified, above, "cgroup.subtree_control"), "+"+c) // whether it helped is looked at below
+	for _, above := range ancestors(p.Path) {
+		dir := filepath.Join(h.unified, above)
+		if above != "/" && h.holdsProcesses(dir) {
+			return err
+		}
+		for _, c := range l.controllers() {
+			writeFile(filepath.Join(dir, "cgroup.subtree_control"), "+"+c) // whether it helped is looked at below
 		}
 	}
 	if l.Check(g) != nil {
@@ -174,6 +178,9 @@ func (h *host) shareOut(group string) error {
 		if !slices.Contains(have, c) || slices.Contains(on, c) {
 			continue
 		}
+		if h.holdsProcesses(dir) {
+			return occupied(group, dir)
+		}
 		switch err := writeFile(filepath.Join(dir, "cgroup.subtree_control"), "+"+c); {
 		case err == nil:
 		case errors.Is(err, unix.EBUSY):
@@ -184,6 +191,14 @@ func (h *host) shareOut(group string) error {
 		}
 	}
 	return nil
+}
+
+// holdsProcesses tells whether a group has processes of its own. To share out memory there
+// is an error, but cpu and pids would silently turn it into one of threads,
+// below which no other group works.
+func (h *host) holdsProcesses(dir string) bool {
+	pids, err := readWords(filepath.Join(dir, "cgroup.procs"))
+	return err == nil && len(pids) > 0
 }
 
 func occupied(group, dir string) error {
