@@ -127,11 +127,19 @@ func TestDiskFull(t *testing.T) {
 	res := h.Fails(1, []string{"space"}, "pull", r.Ref("nginx"))
 	_ = res
 	h.OK("pull", "-q", r.Ref("busybox"))
-	h.Apply("log", fmt.Sprintf("image: %s\nnetwork: none\nrestart: no\nlogging: {max_size: 64MiB, max_file: 2}\ncommand: [sh, -c, \"i=0; while :; do i=$((i+1)); echo n $i; usleep 20000; done\"]\n", r.Ref("busybox")))
+	h.Apply("log", fmt.Sprintf(`
+image: %s
+network: none
+restart: no
+logging: {max_size: 64MiB, max_file: 2}
+command: [sh, -c, "p=$(head -c 500 /dev/zero | tr '\\0' .); i=0; while :; do i=$((i+1)); echo n $i $p; usleep 5000; done"]
+`, r.Ref("busybox")))
 	in := h.Running("log", 1)
 	filler := h.Root + "/filler"
 	fill(t, filler)
-	time.Sleep(500 * time.Millisecond) // while it writes and the lines are lost
+	// More than the last page of the log can hold.
+	before, pid := written(t, h.MainPid(in)), h.MainPid(in)
+	harness.Eventually(t, 30*time.Second, "it writes on", func() bool { return written(t, pid) > before+32<<10 })
 	if got := h.Running("log", 1); got.Pid != in.Pid {
 		t.Errorf("pid %d, was %d", got.Pid, in.Pid)
 	}
@@ -143,6 +151,18 @@ func TestDiskFull(t *testing.T) {
 		_, after, ok := strings.Cut(out.Stdout+out.Stderr, "lost")
 		return ok && (strings.Contains(after, "n ") || strings.Contains(out.Stdout, "n "))
 	})
+}
+
+// written is how many bytes a process has written so far.
+func written(t *testing.T, pid int) (n int64) {
+	t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/io", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, after, _ := strings.Cut(string(b), "wchar: ")
+	fmt.Sscan(after, &n)
+	return n
 }
 
 // fill writes until there is no space left.

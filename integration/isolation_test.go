@@ -82,13 +82,13 @@ resources: {limits: {memory: 64MiB, cpus: 0.5, pids: 50}}
 			t.Errorf("%s: %q %v, want %s", file, b, err, want)
 		}
 	}
-	h.Apply("oom", fmt.Sprintf(`
+	h.Run("apply", "--no-wait", h.WriteUnit("oom", fmt.Sprintf(`
 image: %s
 network: none
 restart: no
 command: [sh, -c, "exec tail /dev/zero"]
 resources: {limits: {memory: 16MiB}}
-`, r.Ref("busybox")))
+`, r.Ref("busybox"))))
 	harness.Eventually(t, 30*time.Second, "oom has an exit", func() bool {
 		u := h.Unit("oom")
 		return len(u.Instances) > 0 && u.Instances[0].Exit != nil

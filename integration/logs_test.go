@@ -143,22 +143,16 @@ command: [sh, -c, "yes 0123456789012345678901234567890123456789; echo over"]
 `, r.Ref("busybox")))
 	flood := h.Running("flood", 1)
 	fill(t, h.Root+"/filler")
-	// It goes on writing: what its process has written grows.
-	written := func() (n int64) {
-		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", h.MainPid(flood), h.MainPid(flood)))
-		if err != nil {
-			t.Fatal(err)
-		}
-		io, err := os.ReadFile("/proc/" + strings.TrimSpace(string(b)) + "/io")
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, after, _ := strings.Cut(string(io), "wchar: ")
-		fmt.Sscan(after, &n)
-		return n
+	children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", h.MainPid(flood)))
+	if err != nil {
+		t.Fatal(err)
 	}
-	before := written()
-	harness.Eventually(t, 30*time.Second, "the flood goes on", func() bool { return written() > before+(8<<20) })
+	yes, err := strconv.Atoi(strings.TrimSpace(string(children)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := written(t, yes)
+	harness.Eventually(t, 30*time.Second, "the flood goes on", func() bool { return written(t, yes) > before+(8<<20) })
 	if got := h.Running("flood", 1); got.Pid != flood.Pid {
 		t.Errorf("pid %d, was %d", got.Pid, flood.Pid)
 	}
