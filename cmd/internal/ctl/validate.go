@@ -2,6 +2,7 @@ package ctl
 
 import (
 	"errors"
+	"fmt"
 
 	"github.com/spf13/cobra"
 
@@ -25,6 +26,7 @@ func validateCommand(a *app) *cobra.Command {
 			}
 			var all []error
 			byName := map[string]string{}
+			var units []unit.Unit
 			for _, f := range files {
 				u, warnings, err := unit.Parse(f.Source, []byte(f.Text), unit.Options{
 					ReadFile: func(name string) ([]byte, error) { return readBeside(f.Source, name) }})
@@ -40,9 +42,17 @@ func validateCommand(a *app) *cobra.Command {
 					continue
 				}
 				byName[u.Name] = f.Source
+				units = append(units, u)
 				if !quiet {
 					if err := a.print("%s: unit %s is valid\n", f.Source, u.Name); err != nil {
 						return err
+					}
+				}
+			}
+			for _, u := range units {
+				for _, d := range u.DependsOn {
+					if byName[d.Unit] == "" {
+						term.Warn(a.err, fmt.Sprintf("%s: depends_on: unit %s is not among these files; apply fails unless it is there", byName[u.Name], d.Unit))
 					}
 				}
 			}
