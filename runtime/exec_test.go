@@ -39,6 +39,7 @@ func TestExec(t *testing.T) {
 	c := w.config("sleep", "1000")
 	c.Spec.Process.Env = append(c.Spec.Process.Env, "FROM=container")
 	c.User = "web"
+	c.Spec.Process.Capabilities.Effective, c.Spec.Process.Capabilities.Permitted = nil, nil // as spec.Build does for others than root
 	st := w.start(c)
 	tests := []struct {
 		name string
@@ -52,6 +53,8 @@ func TestExec(t *testing.T) {
 		{"the container's user", runtime.Process{Args: []string{"id"}}, "uid=1000(web) gid=1001(web) groups=1001(web),1002(extra)\n", runtime.Exit{}, nil},
 		{"another user", runtime.Process{Args: []string{"id"}, User: "root"}, "uid=0(root) gid=0(root) groups=0(root)\n", runtime.Exit{}, nil},
 		{"environment", runtime.Process{Args: []string{"sh", "-c", "echo $FROM $HOME $ADDED"}, Env: []string{"ADDED=exec"}}, "container /home/web exec\n", runtime.Exit{}, nil},
+		{"root's capabilities", runtime.Process{Args: []string{"grep", "CapEff", "/proc/self/status"}, User: "root"}, "CapEff:\t00000000000000e1\n", runtime.Exit{}, nil},
+		{"another user's capabilities", runtime.Process{Args: []string{"grep", "CapEff", "/proc/self/status"}}, "CapEff:\t0000000000000000\n", runtime.Exit{}, nil},
 		{"home of another user", runtime.Process{Args: []string{"sh", "-c", "echo $HOME"}, User: "0"}, "/root\n", runtime.Exit{}, nil},
 		{"working directory", runtime.Process{Args: []string{"ls"}, Cwd: "/data"}, "a\nsub\n", runtime.Exit{}, nil},
 		{"not found", runtime.Process{Args: []string{"nonsense"}}, "", runtime.Exit{}, runtime.ErrCommand},

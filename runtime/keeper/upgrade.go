@@ -105,14 +105,15 @@ var errNoKeeper = errors.New("cannot take over: it is no wherry-keeper")
 // shutdown ends the keeper if it has nothing to keep. Ended containers are
 // remembered on disk.
 func (d *daemon) shutdown() error {
+	if err := d.k.unused(); err != nil { // the usual refusal, without waiting for anybody
+		return err
+	}
 	if err := d.k.holdLaunches(); err != nil {
 		return fmt.Errorf("stop keeper: %w", err)
 	}
 	defer d.k.launching.Unlock()
-	for _, st := range d.k.list() {
-		if st.State != runtime.Exited || !st.Drained {
-			return fmt.Errorf("stop keeper: container %s is %s: %w", st.ID, st.State, runtime.ErrBusy)
-		}
+	if err := d.k.unused(); err != nil {
+		return err
 	}
 	select {
 	case <-d.stopped:
@@ -122,5 +123,15 @@ func (d *daemon) shutdown() error {
 	close(d.stopped)
 	os.Remove(d.k.layout.Socket())
 	time.AfterFunc(50*time.Millisecond, func() { d.socket.Close() }) // the answer goes out first
+	return nil
+}
+
+// unused says whether nothing is left to keep.
+func (k *Keeper) unused() error {
+	for _, st := range k.list() {
+		if st.State != runtime.Exited || !st.Drained {
+			return fmt.Errorf("stop keeper: container %s is %s: %w", st.ID, st.State, runtime.ErrBusy)
+		}
+	}
 	return nil
 }
