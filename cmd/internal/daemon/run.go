@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"sync"
 	"syscall"
 
@@ -22,6 +23,7 @@ func run(ctx context.Context, f flags, version string) error {
 	if err != nil {
 		return err
 	}
+	tuneMemory()
 	log := newLogger(level)
 	o, err := load(f, version)
 	if err != nil {
@@ -67,6 +69,7 @@ func serve(ctx context.Context, s *supervisor.Supervisor, log *slog.Logger) erro
 		notify(log, ready)
 		watchdog(ctx, log, func() { s.Units() })
 	})
+	all.Go(func() { trimMemory(ctx, allocated, debug.FreeOSMemory) })
 	hangups := make(chan os.Signal, 1)
 	signal.Notify(hangups, syscall.SIGHUP)
 	defer signal.Stop(hangups)

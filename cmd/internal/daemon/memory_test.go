@@ -1,0 +1,51 @@
+package daemon
+
+import (
+	"context"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func TestMemoryIsTrimmedOnceAfterABurst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		var total, trims atomic.Uint64
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			trimMemory(ctx, total.Load, func() { trims.Add(1) })
+		}()
+		// tick passes one interval in which so much is allocated.
+		tick := func(bytes, want uint64) {
+			t.Helper()
+			synctest.Wait()
+			total.Add(bytes)
+			time.Sleep(trimEvery)
+			synctest.Wait()
+			if trims.Load() != want {
+				t.Fatalf("%d trims, want %d", trims.Load(), want)
+			}
+		}
+		tick(calm/2, 0)  // nothing worth it
+		tick(50<<20, 0)  // a pull begins
+		tick(50<<20, 0)  // and goes on
+		tick(calm/2, 1)  // over
+		tick(calm/2, 1)  // once
+		tick(burst+1, 1) // the next one
+		tick(0, 2)
+		for range 100 {
+			tick(0, 2)
+		}
+		cancel()
+		<-done
+	})
+}
+
+func TestAllocatedIsKnown(t *testing.T) {
+	if allocated() == 0 {
+		t.Error("the runtime does not tell")
+	}
+}
