@@ -25,8 +25,9 @@ func applyCommand(a *app) *cobra.Command {
 		Example: `  wherry ctl apply web.yaml
   wherry ctl apply /etc/wherry/units --timeout 5m
   wherry ctl apply --no-wait - <web.yaml`,
-		Long: `All or nothing: one invalid file and nothing changes. Ends with 3 if a unit does
-not run in time; it stays applied, and the daemon goes on trying.`,
+		Long: `All or nothing: one invalid file and nothing changes. Ends with 3 as soon as a
+unit fails to start or its process ends right after it (within 300 ms), and if it
+does not run in time; it stays applied, and the daemon goes on trying.`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			files, err := a.readFiles(args)
