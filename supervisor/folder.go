@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -25,7 +26,8 @@ const (
 	// settle is how long a folder must be quiet before it is read: editors
 	// write a file in several steps.
 	settle = 200 * time.Millisecond
-	// rescan is how often a folder that cannot be watched is read.
+	// rescan is how often a folder is read that cannot be watched, or with a
+	// file that was refused: a port becomes free, an env file appears.
 	rescan = 10 * time.Second
 
 	byFolder = "units folder"
@@ -39,20 +41,21 @@ func (s *Supervisor) watchFolder(ctx context.Context) {
 		dir := s.opts.Load().Units
 		// The watch begins before the folder is read: no change falls between.
 		changes, stop := watchDir(dir)
-		s.readFolder(ctx)
+		refused := s.readFolder(ctx)
 		if first {
 			close(s.ready)
 		}
-		s.awaitChange(ctx, changes, dir)
+		s.awaitChange(ctx, changes, dir != "" && (changes == nil || refused))
 		stop()
 	}
 }
 
-// awaitChange waits until the folder has changed and is quiet again.
-func (s *Supervisor) awaitChange(ctx context.Context, changes <-chan struct{}, dir string) {
+// awaitChange waits until the folder has changed and is quiet again, or until
+// it is time to look again.
+func (s *Supervisor) awaitChange(ctx context.Context, changes <-chan struct{}, look bool) {
 	var again <-chan time.Time
-	if changes == nil && dir != "" {
-		again = time.After(rescan)
+	if look {
+		again = time.After(cmp.Or(s.opts.Load().hooks.rescan, rescan))
 	}
 	select {
 	case <-ctx.Done():
@@ -108,7 +111,7 @@ func watchDir(dir string) (<-chan struct{}, func()) {
 
 // readFolder proposes every file whose content was not taken over before. A
 // file that is not valid changes nothing: its unit keeps its last revision.
-func (s *Supervisor) readFolder(ctx context.Context) {
+func (s *Supervisor) readFolder(ctx context.Context) (refused bool) {
 	o := s.opts.Load()
 	m := &folderRead{dir: o.Units, auto: !o.NoAutoApply, done: make(chan struct{})}
 	paths, err := unitFiles(o.Units)
@@ -121,15 +124,17 @@ func (s *Supervisor) readFolder(ctx context.Context) {
 	select {
 	case s.inbox <- m:
 	case <-ctx.Done():
-		return
+		return false
 	case <-s.over:
-		return
+		return false
 	}
 	select {
 	case <-m.done:
+		return m.refused
 	case <-ctx.Done():
 	case <-s.over:
 	}
+	return false
 }
 
 func unitFiles(dir string) ([]string, error) {
@@ -196,6 +201,7 @@ type folderRead struct {
 	auto     bool
 	files    []unitFile
 	warnings []string
+	refused  bool // a file was not applied; set before done is closed
 	done     chan struct{}
 }
 
@@ -261,6 +267,7 @@ func (m *folderRead) refuse(l *loop, f unitFile, err error, before []string) {
 		text = f.path + ": " + text
 	}
 	l.warnings = append(l.warnings, text)
+	m.refused = true
 	l.hold(name, f.path, err.Error())
 	if !slices.Contains(before, text) {
 		l.event(api.Event{Type: event.ApplyFailed, Unit: name, By: byFolder, Message: text})

@@ -114,6 +114,35 @@ func TestUnitsFolder(t *testing.T) {
 	}
 }
 
+// TestRefusedFileIsTriedAgain: what was in the way of a file need not be in the
+// folder, so that nothing there changes when it goes away.
+func TestRefusedFileIsTriedAgain(t *testing.T) {
+	f, _, o := realDaemon(t)
+	o.hooks.rescan = 20 * time.Millisecond
+	env := filepath.Join(t.TempDir(), "late.env")
+	d := begin(t, o)
+	defer func() { d.end() }()
+	if _, err := d.Apply(t.Context(), api.ApplyRequest{Files: []api.File{{Source: "one.yaml", Text: "image: nginx\nports: [\"8080:80\"]\n"}}}, "test"); err != nil {
+		t.Fatal(err)
+	}
+	f.write("two.yaml", "image: nginx\nports: [\"8080:80\"]\n")
+	f.write("late.yaml", "image: nginx\nenv_file: "+env+"\n")
+	until(t, d, "both files are refused", func() bool {
+		w := strings.Join(d.Info().Warnings, "\n")
+		return strings.Contains(w, "published by unit one") && strings.Contains(w, "late.env")
+	})
+	if _, err := d.Remove(t.Context(), api.ActRequest{Units: []string{"one"}}, "test"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(env, []byte("A=1\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	until(t, d, "both run", func() bool { return d.find("two").State == "running" && d.find("late").State == "running" })
+	if u := d.find("one"); u.Name != "" {
+		t.Errorf("%+v", u)
+	}
+}
+
 func TestNoAutoApply(t *testing.T) {
 	f, _, o := realDaemon(t)
 	o.NoAutoApply = true

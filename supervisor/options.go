@@ -53,6 +53,8 @@ type hooks struct {
 	// fault is asked before each step of a start and of a clean-up; true
 	// means that the daemon dies there.
 	fault func(at string) bool
+	// rescan replaces the pause before a folder is read again.
+	rescan time.Duration
 }
 
 const (
