@@ -31,6 +31,10 @@ func TestIsolation(t *testing.T) {
 		{"shm", "df -k /dev/shm | tail -1 | awk '{print $2}'", "65536"},
 		{"cgroup is read-only", "d=/sys/fs/cgroup; [ -e $d/memory ] && d=$d/memory; mkdir $d/x 2>/dev/null; echo $?", "1"},
 		{"umask", "umask", "0022"},
+		{"no descriptors but its own", "ls /proc/self/fd | wc -l", "4"}, // with that of ls itself
+		{"signals as every program expects them", "grep -E 'Sig(Blk|Ign)' /proc/self/status | grep -vc 0000000000000000; true", "0"},
+		{"no environment of ours", "env | grep -vE '^(PATH|HOME|HOSTNAME|PWD|SHLVL|_)=' | wc -l", "0"},
+		{"no IPv6 around the firewall", "cat /proc/net/if_inet6 2>/dev/null | grep -c eth0; true", "0"},
 		{"hosts", "grep -c localhost /etc/hosts | head -c1", "1"},
 		{"hostname", "[ $(hostname) = $(cat /etc/hostname) ] && echo same", "same"},
 		{"init's descriptors are closed to the container", "for f in /proc/1/fd/*; do cat <$f; done 2>&1 | grep -vc 'Permission denied'; true", "0"},
@@ -148,5 +152,26 @@ volumes:
 	h.Running("vol", 1)
 	if got := h.OK("exec", "vol", "cat", "/data/kept"); got != "kept\n" {
 		t.Errorf("the named volume after a restart: %q", got)
+	}
+}
+
+// TestLoopbackPort: a port published on 127.0.0.1 is the host's alone.
+func TestLoopbackPort(t *testing.T) {
+	r := registry(t)
+	h := harness.StartHost(t)
+	image := r.Ref("busybox")
+	serve := "mkdir /w; echo served >/w/index.html; exec httpd -f -p 8000 -h /w"
+	h.OK("run", "-d", "--name", "own", "-p", "127.0.0.1::8000", image, "sh", "-c", serve)
+	h.OK("run", "-d", "--name", "all", "-p", "8000", image, "sh", "-c", serve)
+	h.Running("own", 1)
+	h.Running("all", 1)
+	own, all := h.Unit("own").Ports[0].HostPort, h.Unit("all").Ports[0].HostPort
+	answers(t, fmt.Sprintf("http://127.0.0.1:%d/", own), "served")
+	answers(t, fmt.Sprintf("http://127.0.0.1:%d/", all), "served")
+	script := fmt.Sprintf(`gw=$(ip route | awk '/default/ {print $3}')
+t() { printf 'GET / HTTP/1.0\r\n\r\n' | nc -w 2 $1 $2 2>/dev/null | grep -c served; }
+t $gw %d; t $gw %d; t 127.0.0.1 %d; true`, all, own, own)
+	if out := h.OK("run", "--rm", image, "sh", "-c", script); out != "1\n0\n0\n" {
+		t.Errorf("from a container: the public port, the host's own by the gateway, by 127.0.0.1: %q, want 1, 0, 0", out)
 	}
 }
