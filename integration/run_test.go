@@ -135,6 +135,9 @@ func TestIntent(t *testing.T) {
 	if again := h.Running("s", 1); again.Run == first.Run {
 		t.Errorf("restart kept run %s", again.Run)
 	}
+	if u := h.Unit("s"); u.Restarts != 0 {
+		t.Errorf("%d restarts of a unit that nothing happened to but by hand", u.Restarts)
+	}
 }
 
 // TestUpdate: a changed file replaces what runs, an unchanged one does not.
@@ -159,6 +162,9 @@ func TestUpdate(t *testing.T) {
 		u := h.Unit("u")
 		return u.State == "running" && u.Running == 2 && u.Instances[0].Run != one.Run && u.Instances[1].Run != two.Run
 	})
+	if u := h.Unit("u"); u.Restarts != 0 {
+		t.Errorf("%d restarts: an update is none", u.Restarts)
+	}
 	if u := h.Unit("u"); u.Revision != 2 || len(u.Revisions) != 2 {
 		t.Errorf("revision %d of %d", u.Revision, len(u.Revisions))
 	}

@@ -135,7 +135,8 @@ func (l *loop) started(r *run, m startResult) {
 		w.started = nil
 	}
 	a := l.attempts[r.Instance]
-	if a.Ended != nil {
+	// Only healing counts: what somebody asked for is no sign of trouble.
+	if a.Ended != nil && !a.Ended.Stopped {
 		a.Restarts++
 	}
 	a.Unit, a.Instance = r.Unit.Name, r.Instance

@@ -154,7 +154,7 @@ func (l *loop) count(r *run) {
 	was := a.Done
 	a.Attempts = plan.After(w.def().Restart, a.Attempts, r.observed(), time.Now())
 	if r.exit != nil {
-		a.Ended = &state.Ended{Run: r.Run, Revision: r.Revision.Number, StartedAt: r.startedAt, EndedAt: r.endedAt,
+		a.Ended = &state.Ended{Run: r.Run, Revision: r.Revision.Number, Stopped: r.stopped, StartedAt: r.startedAt, EndedAt: r.endedAt,
 			Code: r.exit.Code, Signal: r.exit.Signal, OOM: r.exit.OOM, Unknown: r.exit.Unknown, Cause: r.exit.Cause}
 	}
 	l.setAttempts(r.Instance, a)

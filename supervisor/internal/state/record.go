@@ -46,6 +46,7 @@ type Attempts struct {
 type Ended struct {
 	Run       string    `json:"run"`
 	Revision  int       `json:"revision"`
+	Stopped   bool      `json:"stopped,omitempty"` // it was asked to end
 	StartedAt time.Time `json:"started_at,omitzero"`
 	EndedAt   time.Time `json:"ended_at"`
 	Code      int       `json:"code"`
