@@ -122,10 +122,11 @@ func TestStopping(t *testing.T) {
 	}
 }
 
-// TestReplicas: apply scales up, down and to nothing.
+// TestReplicas: apply scales up, down and to nothing, and leaves alone what may stay.
 func TestReplicas(t *testing.T) {
 	r := registry(t)
 	h := harness.StartHost(t)
+	before := map[string]string{} // the run of each instance
 	for _, n := range []int{1, 4, 2, 0, 3} {
 		h.Apply("s", sleeper(r.Ref("busybox"))+fmt.Sprintf("replicas: %d\n", n))
 		harness.Eventually(t, 30*time.Second, fmt.Sprintf("%d replicas run", n), func() bool {
@@ -137,8 +138,16 @@ func TestReplicas(t *testing.T) {
 			}
 			return u.Running == n && len(u.Instances) == n
 		})
-		if u := h.Unit("s"); n == 0 && u.State != "stopped" {
+		u := h.Unit("s")
+		if n == 0 && u.State != "stopped" {
 			t.Errorf("state %s with no replicas", u.State)
 		}
+		now := map[string]string{}
+		for _, i := range u.Instances {
+			if now[i.Name] = i.Run; before[i.Name] != "" && before[i.Name] != i.Run {
+				t.Errorf("%d replicas: %s was replaced, run %s by %s", n, i.Name, before[i.Name], i.Run)
+			}
+		}
+		before = now
 	}
 }

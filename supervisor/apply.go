@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -183,6 +184,10 @@ func (m *applyFiles) one(l *loop, p *proposal, c api.UnitChange) {
 	rev := state.Revision{Unit: name, Number: c.Revision, Definition: p.unit, Text: p.text, Source: p.source, By: m.by, AppliedAt: now}
 	old := l.units[name]
 	var w *wanted
+	if old != nil && unit.SameRun(*old.def(), p.unit) {
+		was := old.revision()
+		rev.Same, rev.Digest = cmp.Or(was.Same, was.Number), was.Digest
+	}
 	if old == nil {
 		w = l.newWanted(state.Unit{Name: name, Intent: plan.Running, CreatedAt: now}, nil)
 	} else {

@@ -152,7 +152,11 @@ func (l *loop) count(r *run) {
 	}
 	a.Unit, a.Instance = r.Unit.Name, r.Instance
 	was := a.Done
-	a.Attempts = plan.After(w.def().Restart, a.Attempts, r.observed(), time.Now())
+	o := r.observed()
+	if w.desired().Holds(o.Revision) {
+		o.Revision = w.rec.Revision // whose run it has been, without being replaced
+	}
+	a.Attempts = plan.After(w.def().Restart, a.Attempts, o, time.Now())
 	if r.exit != nil {
 		a.Ended = &state.Ended{Run: r.Run, Revision: r.Revision.Number, Stopped: r.stopped, StartedAt: r.startedAt, EndedAt: r.endedAt,
 			Code: r.exit.Code, Signal: r.exit.Signal, OOM: r.exit.OOM, Unknown: r.exit.Unknown, Cause: r.exit.Cause}

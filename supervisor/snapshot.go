@@ -233,7 +233,7 @@ func (l *loop) instance(w *wanted, name string, runs []*run) (api.Instance, inst
 	if r.lease != nil {
 		i.Address = r.lease.Address.Addr().String()
 	}
-	v.current = r.Revision.Number == w.rec.Revision && r.Restart >= w.rec.Restart
+	v.current = w.desired().Holds(r.Revision.Number) && r.Restart >= w.rec.Restart
 	if r.phase == plan.Up {
 		v.run, v.since = r.Run, r.startedAt
 	}

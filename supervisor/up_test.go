@@ -89,11 +89,11 @@ func TestWaitUpIsForTheNewRevision(t *testing.T) {
 		d.apply(web + policy)
 		time.Sleep(time.Second)
 		d.want("web", "backoff")
-		d.apply(web + policy + "labels: {n: \"2\"}\n")
+		d.apply(web + policy + "environment: {n: \"2\"}\n")
 		if err := d.WaitUp(t.Context(), []string{"web"}); err != nil {
 			t.Errorf("the second revision is up, but: %v", err)
 		}
-		d.apply(web + policy + "labels: {n: \"3\"}\n")
+		d.apply(web + policy + "environment: {n: \"3\"}\n")
 		if err := d.WaitUp(t.Context(), []string{"web"}); err == nil || !strings.Contains(err.Error(), "code 3") {
 			t.Errorf("the third revision crashed, but: %v", err)
 		}
@@ -118,6 +118,29 @@ func TestWaitUpIsPatientWithOthers(t *testing.T) {
 		began := time.Now()
 		if err := d.WaitUp(t.Context(), []string{"web", "db"}); err != nil || time.Since(began) != 10*time.Second+upFor {
 			t.Errorf("%v after %v", err, time.Since(began))
+		}
+	})
+}
+
+// TestScaleLeavesRunsAlone: a revision that asks the same of a run replaces
+// none, and its end counts for the new revision: a task is not done twice.
+func TestScaleLeavesRunsAlone(t *testing.T) {
+	world(t, func(t *testing.T, w *supervisortest.World, o Options) {
+		w.Runtime.Script = func(runtime.Config, int) supervisortest.Script { return ends(10*time.Second, 0) }
+		d := begin(t, o)
+		defer d.end()
+		d.apply(web + "restart: no\n")
+		time.Sleep(time.Second)
+		first := d.find("web").Instances[0].Run
+		d.apply(web + "restart: no\nlabels: {n: \"2\"}\n")
+		time.Sleep(time.Second)
+		if u := d.find("web"); u.Revision != 2 || u.Instances[0].Run != first {
+			t.Errorf("revision %d has run %s, was %s", u.Revision, u.Instances[0].Run, first)
+		}
+		time.Sleep(time.Minute)
+		d.want("web", "completed")
+		if u := d.find("web"); u.Instances[0].Run != first {
+			t.Errorf("run %s after the end of %s", u.Instances[0].Run, first)
 		}
 	})
 }

@@ -46,7 +46,7 @@ func (w *wanted) def() *unit.Unit { return &w.revision().Definition }
 func (w *wanted) app() *unit.Container { return &w.def().Containers[0] }
 
 func (w *wanted) desired() plan.Desired {
-	return plan.Desired{Unit: *w.def(), Revision: w.rec.Revision, Intent: w.rec.Intent, Restart: w.rec.Restart}
+	return plan.Desired{Unit: *w.def(), Revision: w.rec.Revision, Same: w.revision().Same, Intent: w.rec.Intent, Restart: w.rec.Restart}
 }
 
 // lazy tells whether the unit may wait for the disk: what lives no longer than

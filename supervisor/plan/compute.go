@@ -289,7 +289,7 @@ func earliest(waits []Waiting) time.Time {
 
 // replaces says why a live run makes way.
 func replaces(u *wanted, r Run) string {
-	if r.Revision != u.Revision {
+	if !u.Holds(r.Revision) {
 		return fmt.Sprintf("revision %d replaces %d", u.Revision, r.Revision)
 	}
 	return "a restart was asked for"

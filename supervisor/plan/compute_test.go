@@ -117,6 +117,13 @@ func TestCompute(t *testing.T) {
 
 		{"new revision", Input{Desired: []Desired{want("web", 1)}, Observed: runs("web.1-a running 1")},
 			"stop web.1-a: revision 2 replaces 1\n"},
+		{"a new revision that asks the same of a run", Input{Desired: []Desired{want("web", 2).with(func(d *Desired) { d.Revision, d.Same = 4, 2 })},
+			Observed: runs("web.1-a running 2")}, "start web.2: web.2 is not running\n"},
+		{"but not of an older one", Input{Desired: []Desired{want("web", 1).with(func(d *Desired) { d.Revision, d.Same = 4, 2 })},
+			Observed: runs("web.1-a running 1")}, "stop web.1-a: revision 4 replaces 1\n"},
+		{"what ended under an earlier one is tried at once", Input{Desired: []Desired{want("web", 1).with(func(d *Desired) { d.Revision, d.Same = 4, 2 })},
+			Memory: map[string]Attempts{"web.1": {Failures: 9, Done: true, Last: t0, Revision: 2}}},
+			"start web.1: web.1 is not running\n"},
 		{"restart", Input{Desired: []Desired{want("web", 1).with(func(d *Desired) { d.Restart = 4 })}, Observed: runs("web.1-a running 2")},
 			"stop web.1-a: a restart was asked for\n"},
 		{"a higher restart number disturbs nothing", Input{Desired: []Desired{want("web", 1)},

@@ -34,7 +34,13 @@ type Desired struct {
 	Unit     unit.Unit
 	Revision int
 	Intent   Intent
+	Same     int // the oldest revision whose runs are as good as the current one's; 0: only its own
 	Restart  int // raised by `ctl restart`: runs started under a lower number are replaced
+}
+
+// Holds tells whether a run of the revision needs no replacement.
+func (d Desired) Holds(revision int) bool {
+	return revision == d.Revision || d.Same > 0 && d.Same <= revision && revision < d.Revision
 }
 
 // Intent of the operator for a unit.

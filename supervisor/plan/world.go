@@ -138,7 +138,7 @@ func (s *slot) up() bool {
 // asks for a replacement; a higher one is left over from a lost database and
 // no reason to disturb anything.
 func (u *wanted) current(r Run) bool {
-	return r.Revision == u.Revision && r.Restart >= u.Restart
+	return u.Holds(r.Revision) && r.Restart >= u.Restart
 }
 
 // busyInstance tells whether an action for the whole instance is under way.

@@ -22,6 +22,16 @@ type Change struct {
 // Equal tells whether two units mean the same.
 func Equal(a, b Unit) bool { return bytesOf(a) == bytesOf(b) }
 
+// SameRun tells whether a run of a is as good as one of b: the units differ at
+// most in how many there are, what they wait for, when they are restarted and
+// how they are labelled.
+func SameRun(a, b Unit) bool {
+	for _, u := range []*Unit{&a, &b} {
+		u.Replicas, u.Restart, u.DependsOn, u.Labels = 0, RestartPolicy{}, nil, nil
+	}
+	return Equal(a, b)
+}
+
 // Digest names a unit's meaning: "sha256:" and the hash of its JSON form.
 func (u Unit) Digest() string {
 	sum := sha256.Sum256([]byte(bytesOf(u)))

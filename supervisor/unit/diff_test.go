@@ -100,3 +100,26 @@ func TestDiff(t *testing.T) {
 		t.Errorf("got\n%q\nwant\n%q", got, want)
 	}
 }
+
+func TestSameRun(t *testing.T) {
+	base := Unit{Name: "web", Replicas: 1, Network: "bridge", Containers: []Container{{Name: "app", Image: "nginx"}}}
+	for _, c := range []struct {
+		what   string
+		change func(*Unit)
+		want   bool
+	}{
+		{"nothing", func(*Unit) {}, true},
+		{"replicas", func(u *Unit) { u.Replicas = 5 }, true},
+		{"restart policy", func(u *Unit) { u.Restart.Condition = Never }, true},
+		{"dependencies", func(u *Unit) { u.DependsOn = []Dependency{{Unit: "db"}} }, true},
+		{"labels", func(u *Unit) { u.Labels = map[string]string{"a": "b"} }, true},
+		{"ports", func(u *Unit) { u.Ports = []Port{{Port: 80}} }, false},
+		{"image", func(u *Unit) { u.Containers = []Container{{Name: "app", Image: "redis"}} }, false},
+	} {
+		other := base
+		c.change(&other)
+		if got := SameRun(base, other); got != c.want {
+			t.Errorf("%s: %v, want %v", c.what, got, c.want)
+		}
+	}
+}
