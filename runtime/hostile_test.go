@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -30,9 +31,8 @@ func TestStoppedExec(t *testing.T) {
 		ended <- err
 	}()
 	stopped := false
-	for range 200 { // until it is in, stopped or not yet
-		if pids := members(t, w, c); len(pids) > 2 {
-			stopped = true
+	for range 400 {
+		if stopped = hasStoppedChild(w.rt.KeeperPid()); stopped {
 			break
 		}
 		time.Sleep(10 * time.Millisecond)
@@ -46,7 +46,6 @@ func TestStoppedExec(t *testing.T) {
 	if err := w.rt.StopKeeper(w.ctx()); err == nil {
 		t.Fatal("the keeper ended beside a running container")
 	}
-	w.rt = w.open(builtKeeper)
 	third := w.config("true")
 	w.start(third)
 	w.finish(third)
@@ -64,20 +63,37 @@ func TestStoppedExec(t *testing.T) {
 	w.finish(c)
 }
 
-// members are the processes in c's group.
-func members(t *testing.T, w *world, c runtime.Config) []string {
-	t.Helper()
-	st, err := w.rt.Get(t.Context(), c.ID())
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, h := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/pids"} {
-		if b, err := os.ReadFile(filepath.Join(h, st.Cgroup, "cgroup.procs")); err == nil {
-			return strings.Fields(string(b))
+// hasStoppedChild tells whether a child of process pid is stopped.
+func hasStoppedChild(pid int) bool {
+	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
+	for _, name := range stats {
+		b, _ := os.ReadFile(name) // it has ended
+		_, rest, _ := strings.Cut(string(b), ") ")
+		if f := strings.Fields(rest); len(f) > 1 && f[0] == "T" && f[1] == strconv.Itoa(pid) {
+			return true
 		}
 	}
-	t.Fatal("no group")
-	return nil
+	return false
+}
+
+// TestEndDuringExec: a container that ends while a process is being put into it
+// does end, whatever stage the process is in.
+func TestEndDuringExec(t *testing.T) {
+	w := newWorld(t)
+	for i := range 15 {
+		c := w.config("sleep", "1000")
+		w.start(c)
+		var execs sync.WaitGroup
+		for range 3 {
+			execs.Go(func() { w.rt.Exec(w.ctx(), c.ID(), runtime.Process{Args: []string{"true"}}) })
+		}
+		time.Sleep(time.Duration(i) * time.Millisecond) // another stage each time
+		if err := w.rt.Kill(t.Context(), c.ID()); err != nil {
+			t.Fatal(err)
+		}
+		w.finish(c)
+		execs.Wait()
+	}
 }
 
 // TestEndlessLine: a line without an end takes no more of the keeper's memory than any other.

@@ -15,6 +15,7 @@ import (
 // out. After an upgrade in place the processes are still our children; after a
 // crash they are somebody else's. Nothing here depends on which.
 func (k *Keeper) adopt() {
+	k.reapStrays() // of the binary that we replace
 	states, errs := readStates(k.layout)
 	for _, err := range errs {
 		k.logger.Error("cannot adopt a container", "err", err)

@@ -175,6 +175,7 @@ func (k *Keeper) sweep(st *state) error {
 
 // undo takes back a start that failed.
 func (k *Keeper) undo(l *launch) error {
+	defer k.reapStrays()
 	st := l.c.snapshot()
 	err := emptyGroup(cgroup.Group{Path: st.Cgroup})
 	if l.c.proc != nil {

@@ -100,6 +100,7 @@ func (k *Keeper) spawn(ctx context.Context, st *state, req *wire.ExecRequest, st
 	p.ExtraFiles = job.files
 	setStdio(p, stdio)
 	if err := lc.Run(p); err != nil {
+		k.reapStrays()
 		return nil, translate(err)
 	}
 	return awaitSpawned(ctx, p, r, w, req.Args[0])

@@ -7,6 +7,7 @@ import (
 	"path"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/wherry-run/wherry/cgroup"
@@ -35,6 +36,8 @@ type Keeper struct {
 
 	// launching is held for reading while libcontainer forks: an upgrade must not exec in the middle of it.
 	launching sync.RWMutex
+
+	reaping atomic.Bool // reapStrays is at it
 
 	mu         sync.Mutex
 	containers map[string]*container
