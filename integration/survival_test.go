@@ -1,7 +1,6 @@
 package integration
 
 import (
-	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -11,6 +10,7 @@ import (
 	"time"
 
 	"github.com/wherry-run/wherry/integration/harness"
+	"github.com/wherry-run/wherry/supervisor/api"
 )
 
 // counter is a unit whose container counts to its log, a line every 10 ms.
@@ -85,15 +85,42 @@ func ended(t *testing.T, pid int) {
 	})
 }
 
-func exitCode(t *testing.T, h *harness.Host, unit string, want int) {
+// exitOf waits for the exit of the unit's first instance.
+func exitOf(t *testing.T, h *harness.Host, unit string) (e api.Exit) {
 	t.Helper()
 	harness.Eventually(t, 20*time.Second, unit+" has an exit", func() bool {
 		u := h.Unit(unit)
-		return len(u.Instances) > 0 && u.Instances[0].Exit != nil
+		if len(u.Instances) == 0 || u.Instances[0].Exit == nil {
+			return false
+		}
+		e = *u.Instances[0].Exit
+		return true
 	})
-	e := h.Unit(unit).Instances[0].Exit
+	return e
+}
+
+func exitCode(t *testing.T, h *harness.Host, unit string, want int) {
+	t.Helper()
+	e := exitOf(t, h, unit)
 	if e.Unknown || e.Signal != "" || e.Code != want {
-		t.Errorf("%s: exit %+v, want code %d", unit, *e, want)
+		t.Errorf("%s: exit %+v, want code %d", unit, e, want)
+	}
+}
+
+// undisturbed: the unit's first instance is the same process as before, of the
+// same run.
+func undisturbed(t *testing.T, h *harness.Host, unit string, before api.Instance) {
+	t.Helper()
+	if got := h.Running(unit, 1); got.Pid != before.Pid || got.Run != before.Run {
+		t.Errorf("%s is pid %d of run %s, was pid %d of run %s", unit, got.Pid, got.Run, before.Pid, before.Run)
+	}
+}
+
+// execs: the counter's container still takes commands.
+func execs(t *testing.T, h *harness.Host) {
+	t.Helper()
+	if out := h.OK("exec", "count", "echo", "hi"); out != "hi\n" {
+		t.Errorf("exec: %q", out)
 	}
 }
 
@@ -110,14 +137,10 @@ func TestDaemonKilled(t *testing.T) {
 	ended(t, seven.Pid)
 	h.Start()
 
-	if got := h.Running("count", 1); got.Pid != count.Pid || got.Run != count.Run {
-		t.Errorf("count is pid %d of run %s, was pid %d of run %s", got.Pid, got.Run, count.Pid, count.Run)
-	}
+	undisturbed(t, h, "count", count)
 	exitCode(t, h, "seven", 7)
 	growsBeyond(t, h, n+20)
-	if out := h.OK("exec", "count", "echo", "hi"); out != "hi\n" {
-		t.Errorf("exec after the restart: %q", out)
-	}
+	execs(t, h)
 }
 
 func TestKeeperKilled(t *testing.T) {
@@ -129,28 +152,14 @@ func TestKeeperKilled(t *testing.T) {
 	n := growsBeyond(t, h, 5)
 
 	for range 3 {
-		info, err := h.Client().Info(context.Background())
-		if err != nil {
-			t.Fatal(err)
-		}
-		kill9(t, info.KeeperPid)
-		harness.Eventually(t, 20*time.Second, "a new keeper", func() bool {
-			i, err := h.Client().Info(context.Background())
-			return err == nil && i.KeeperPid != 0 && i.KeeperPid != info.KeeperPid
-		})
+		h.KillKeeper()
 		n = growsBeyond(t, h, n+20)
 	}
-	if got := h.Running("count", 1); got.Pid != count.Pid || got.Run != count.Run {
-		t.Errorf("count is pid %d of run %s, was pid %d of run %s", got.Pid, got.Run, count.Pid, count.Run)
-	}
-	if got := h.Running("seven", 1); got.Pid != seven.Pid {
-		t.Errorf("seven is pid %d, was %d", got.Pid, seven.Pid)
-	}
+	undisturbed(t, h, "count", count)
+	undisturbed(t, h, "seven", seven)
 	touch(t, now)
 	exitCode(t, h, "seven", 7)
-	if out := h.OK("exec", "count", "echo", "hi"); out != "hi\n" {
-		t.Errorf("exec under the new keeper: %q", out)
-	}
+	execs(t, h)
 }
 
 // TestBothKilled: with daemon and keeper gone, a container that ends meanwhile
@@ -162,18 +171,13 @@ func TestBothKilled(t *testing.T) {
 	now := exiting(h, r, "seven")
 	count, seven := h.Running("count", 1), h.Running("seven", 1)
 	n := growsBeyond(t, h, 5)
-	info, err := h.Client().Info(context.Background())
-	if err != nil {
-		t.Fatal(err)
-	}
+	keeper := keeperPid(t, h)
 	h.KillDaemon()
-	kill9(t, info.KeeperPid)
+	kill9(t, keeper)
 	touch(t, now)
 	ended(t, seven.Pid)
 	h.Start()
-	if got := h.Running("count", 1); got.Pid != count.Pid || got.Run != count.Run {
-		t.Errorf("count is pid %d of run %s, was pid %d of run %s", got.Pid, got.Run, count.Pid, count.Run)
-	}
+	undisturbed(t, h, "count", count)
 	exitCode(t, h, "seven", 7)
 	growsBeyond(t, h, n+20)
 }
@@ -185,20 +189,13 @@ func TestInitKilledUnseen(t *testing.T) {
 	h := harness.StartHost(t)
 	counter(h, r)
 	count := h.Running("count", 1)
-	info, err := h.Client().Info(context.Background())
-	if err != nil {
-		t.Fatal(err)
-	}
+	keeper := keeperPid(t, h)
 	h.KillDaemon()
-	kill9(t, info.KeeperPid)
+	kill9(t, keeper)
 	kill9(t, count.Pid)
 	ended(t, count.Pid)
 	h.Start()
-	harness.Eventually(t, 20*time.Second, "count has an exit", func() bool {
-		u := h.Unit("count")
-		return len(u.Instances) > 0 && u.Instances[0].Exit != nil
-	})
-	if e := h.Unit("count").Instances[0].Exit; !e.Unknown && e.Signal != "SIGKILL" {
-		t.Errorf("exit %+v, want unknown or SIGKILL", *e)
+	if e := exitOf(t, h, "count"); !e.Unknown && e.Signal != "SIGKILL" {
+		t.Errorf("exit %+v, want unknown or SIGKILL", e)
 	}
 }

@@ -11,19 +11,25 @@ import (
 	"github.com/wherry-run/wherry/integration/harness"
 )
 
-// otherKeeper is a keeper of another build: the loader does not mind what
-// stands behind the program.
-func otherKeeper(t *testing.T, h *harness.Host) string {
+// keeperFile is a copy of the keeper with more behind it, which the loader does
+// not mind.
+func keeperFile(t *testing.T, h *harness.Host, name, more string) string {
 	t.Helper()
 	b, err := os.ReadFile(h.Bin + "/wherry-keeper")
 	if err != nil {
 		t.Fatal(err)
 	}
-	path := filepath.Join(h.Dir, "other-keeper")
-	if err := os.WriteFile(path, append(b, "another build"...), 0o755); err != nil {
+	path := filepath.Join(h.Dir, name)
+	if err := os.WriteFile(path, append(b, more...), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	return path
+}
+
+// otherKeeper is a keeper of another build.
+func otherKeeper(t *testing.T, h *harness.Host) string {
+	t.Helper()
+	return keeperFile(t, h, "other-keeper", "another build")
 }
 
 func keeperPid(t *testing.T, h *harness.Host) int {
@@ -71,18 +77,12 @@ func TestKeeperUpgraded(t *testing.T) {
 	if out := h.Run("status"); strings.Contains(out.Stderr, "not upgraded") {
 		t.Errorf("status warns:\n%s", out.Stderr)
 	}
-	if got := h.Running("count", 1); got.Pid != count.Pid || got.Run != count.Run {
-		t.Errorf("count is pid %d of run %s, was pid %d of run %s", got.Pid, got.Run, count.Pid, count.Run)
-	}
-	if got := h.Running("seven", 1); got.Pid != seven.Pid {
-		t.Errorf("seven is pid %d, was %d", got.Pid, seven.Pid)
-	}
+	undisturbed(t, h, "count", count)
+	undisturbed(t, h, "seven", seven)
 	growsBeyond(t, h, n+20)
 	touch(t, now)
 	exitCode(t, h, "seven", 7)
-	if out := h.OK("exec", "count", "echo", "hi"); out != "hi\n" {
-		t.Errorf("exec under the new keeper: %q", out)
-	}
+	execs(t, h)
 }
 
 // TestKeeperUpgradedByReload: the package replaced the file, and a reload is
@@ -90,14 +90,7 @@ func TestKeeperUpgraded(t *testing.T) {
 func TestKeeperUpgradedByReload(t *testing.T) {
 	r := registry(t)
 	h := harness.NewHost(t)
-	mine := filepath.Join(h.Dir, "keeper")
-	b, err := os.ReadFile(h.Bin + "/wherry-keeper")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(mine, b, 0o755); err != nil {
-		t.Fatal(err)
-	}
+	mine := keeperFile(t, h, "keeper", "")
 	h.Start("--keeper", mine)
 	counter(h, r)
 	count, keeper := h.Running("count", 1), keeperPid(t, h)
@@ -111,9 +104,7 @@ func TestKeeperUpgradedByReload(t *testing.T) {
 	if exe := keeperExe(t, keeper); exe != mine {
 		t.Errorf("the keeper runs %s, want %s", exe, mine)
 	}
-	if got := h.Running("count", 1); got.Pid != count.Pid {
-		t.Errorf("count is pid %d, was %d", got.Pid, count.Pid)
-	}
+	undisturbed(t, h, "count", count)
 	growsBeyond(t, h, n+20)
 	if out := h.OK("reload"); strings.Contains(out, "keeper") {
 		t.Errorf("a second reload upgrades again: %q", out)
@@ -144,14 +135,10 @@ func TestBrokenKeeperRefused(t *testing.T) {
 		if pid := keeperPid(t, h); pid != keeper || keeperExe(t, pid) != exe {
 			t.Errorf("%s: the keeper is pid %d, was %d, and runs %s", binary, pid, keeper, keeperExe(t, pid))
 		}
-		if got := h.Running("count", 1); got.Pid != count.Pid {
-			t.Errorf("%s: count is pid %d, was %d", binary, got.Pid, count.Pid)
-		}
+		undisturbed(t, h, "count", count)
 		n = growsBeyond(t, h, n+20)
 	}
 	touch(t, now)
 	exitCode(t, h, "seven", 7)
-	if out := h.OK("exec", "count", "echo", "hi"); out != "hi\n" {
-		t.Errorf("exec: %q", out)
-	}
+	execs(t, h)
 }
