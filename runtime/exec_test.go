@@ -70,6 +70,14 @@ func TestExec(t *testing.T) {
 			}
 		})
 	}
+	for want, p := range map[string]runtime.Process{
+		`exec "nonsense": command not found`:                                {Args: []string{"nonsense"}},
+		`process: working directory "/nonsense": no such file or directory`: {Args: []string{"ls"}, Cwd: "/nonsense"},
+	} {
+		if _, _, err := w.exec(c.ID(), p); err == nil || err.Error() != want {
+			t.Errorf("error %v, want %s", err, want)
+		}
+	}
 	killKeeper(w)
 	if out, _, err := w.exec(c.ID(), runtime.Process{Args: []string{"echo", "adopted"}}); err != nil || out != "adopted\n" {
 		t.Errorf("exec after an adoption: %q, %v", out, err)

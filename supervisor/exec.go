@@ -33,7 +33,7 @@ func (s *Supervisor) Exec(ctx context.Context, r api.ExecRequest, by string, std
 			err = fmt.Errorf("%w: %w", ErrNotRunning, err)
 		}
 		if err != nil {
-			return api.Exit{}, fmt.Errorf("unit %s: container %s: exec: %w", e.unit.Name, i.name, err)
+			return api.Exit{}, fmt.Errorf("unit %s: container %s: %w", e.unit.Name, i.name, err)
 		}
 		return api.Exit{Code: x.Code, Signal: x.Signal, OOM: x.OOM, Unknown: x.Unknown, Cause: x.Cause, At: x.At}, nil
 	}

@@ -107,6 +107,9 @@ func translate(err error) error {
 	for _, b := range boilerplate {
 		text = strings.TrimPrefix(text, b)
 	}
+	if dir, ok := strings.CutPrefix(text, "chdir to cwd ("); ok { // it names a file that our users have never seen
+		text = "working directory " + strings.Replace(dir, ") set in config.json failed", "", 1)
+	}
 	step := runtime.StepProcess
 	switch {
 	case strings.Contains(text, "error mounting") || strings.Contains(text, "mount request") || strings.Contains(text, "rootfs"):

@@ -2,6 +2,7 @@ package keeper
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -21,7 +22,7 @@ import (
 func (k *Keeper) exec(ctx context.Context, req *wire.ExecRequest, stdio [3]*os.File) (runtime.Exit, error) {
 	defer k.busy()
 	if len(req.Args) == 0 {
-		return runtime.Exit{}, fmt.Errorf("exec in %s: no command", req.ID)
+		return runtime.Exit{}, errors.New("exec: no command")
 	}
 	c, err := k.running(req.ID)
 	if err != nil {
@@ -37,7 +38,7 @@ func (k *Keeper) exec(ctx context.Context, req *wire.ExecRequest, stdio [3]*os.F
 		if c.snapshot().State != runtime.Running {
 			err = runtime.ErrNotRunning // it ended meanwhile: that is the reason
 		}
-		return runtime.Exit{}, fmt.Errorf("exec in %s: %w", req.ID, err)
+		return runtime.Exit{}, fmt.Errorf("exec %q: %w", req.Args[0], err)
 	}
 	defer proc.close()
 	err = proc.wait(ctx)
@@ -48,7 +49,7 @@ func (k *Keeper) exec(ctx context.Context, req *wire.ExecRequest, stdio [3]*os.F
 		return runtime.Exit{}, ctx.Err()
 	}
 	if err != nil {
-		return runtime.Exit{}, fmt.Errorf("exec in %s: %w", req.ID, err)
+		return runtime.Exit{}, fmt.Errorf("exec %q: %w", req.Args[0], err)
 	}
 	exit := runtime.Exit{At: time.Now()}
 	ws, ok := proc.reap()
@@ -103,7 +104,7 @@ func (k *Keeper) spawn(ctx context.Context, st *state, req *wire.ExecRequest, st
 		k.reapStrays()
 		return nil, translate(err)
 	}
-	return awaitSpawned(ctx, p, r, w, req.Args[0])
+	return awaitSpawned(ctx, p, r, w)
 }
 
 // setStdio leaves out nil files one by one: a nil *os.File in an interface is
@@ -121,7 +122,7 @@ func setStdio(p *libcontainer.Process, stdio [3]*os.File) {
 }
 
 // awaitSpawned returns the process once its program has been exec'd.
-func awaitSpawned(ctx context.Context, p *libcontainer.Process, r, w *os.File, program string) (*process, error) {
+func awaitSpawned(ctx context.Context, p *libcontainer.Process, r, w *os.File) (*process, error) {
 	pid, err := p.Pid()
 	if err != nil {
 		return nil, err
@@ -132,7 +133,7 @@ func awaitSpawned(ctx context.Context, p *libcontainer.Process, r, w *os.File, p
 	}
 	w.Close()
 	stop := context.AfterFunc(ctx, func() { proc.signal(unix.SIGKILL) })
-	err = awaitExec(r, program)
+	err = awaitExec(r)
 	stop()
 	if err != nil {
 		proc.wait(context.Background())

@@ -56,8 +56,9 @@ func (j *initJob) args(stay bool, program []string) []string {
 }
 
 // awaitExec reads the error pipe: after the init's greeting it closes without
-// another word once the program has been exec'd.
-func awaitExec(r io.Reader, program string) error {
+// another word once the program has been exec'd. Whoever calls it names the
+// program in the error.
+func awaitExec(r io.Reader) error {
 	var hello [1]byte
 	if _, err := io.ReadFull(r, hello[:]); err != nil || string(hello[:]) != C.WHERRY_GREETING {
 		return errors.New("init: it did not start, or was killed at once")
@@ -68,15 +69,15 @@ func awaitExec(r io.Reader, program string) error {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("exec %s: error pipe: %w", program, err)
+		return fmt.Errorf("error pipe: %w", err)
 	}
 	part := binary.NativeEndian.Uint32(b[:])
-	return execError(part, unix.Errno(binary.NativeEndian.Uint32(b[4:])), program)
+	return execError(part, unix.Errno(binary.NativeEndian.Uint32(b[4:])))
 }
 
 // execError translates the init's report: what could not be found is 127, what
 // could not be run 126, as in a shell.
-func execError(part uint32, errno unix.Errno, program string) error {
+func execError(part uint32, errno unix.Errno) error {
 	switch part {
 	case C.WHERRY_FILTER:
 		return fmt.Errorf("load seccomp filter: %w", errno)
@@ -85,10 +86,10 @@ func execError(part uint32, errno unix.Errno, program string) error {
 	case C.WHERRY_RECORD:
 		return fmt.Errorf("map exit record: %w", errno)
 	case C.WHERRY_INTERPRETER:
-		return fmt.Errorf("exec %q: its interpreter or loader is missing: %w", program, runtime.ErrCommand)
+		return fmt.Errorf("its interpreter or loader is missing: %w", runtime.ErrCommand)
 	}
 	if errno == unix.ENOENT || errno == unix.ENOTDIR {
-		return fmt.Errorf("exec %q: %w", program, runtime.ErrCommand)
+		return runtime.ErrCommand
 	}
-	return fmt.Errorf("exec %q: %w: %w", program, runtime.ErrNotExecutable, errno)
+	return fmt.Errorf("%w: %w", runtime.ErrNotExecutable, errno)
 }

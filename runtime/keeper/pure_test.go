@@ -91,13 +91,13 @@ func TestAwaitExec(t *testing.T) {
 		{"fork", report(2, int(unix.EAGAIN)), unix.EAGAIN},
 	}
 	for _, tt := range tests {
-		err := awaitExec(bytes.NewReader(tt.raw), "prog")
+		err := awaitExec(bytes.NewReader(tt.raw))
 		if !errors.Is(err, tt.want) || (tt.want == nil) != (err == nil) {
 			t.Errorf("%s: %v, want %v", tt.name, err, tt.want)
 		}
 	}
 	for name, raw := range map[string]string{"half a report": "wcut", "no greeting": "", "another greeting": "x"} {
-		if err := awaitExec(strings.NewReader(raw), "prog"); err == nil {
+		if err := awaitExec(strings.NewReader(raw)); err == nil {
 			t.Errorf("%s is no error", name)
 		}
 	}
@@ -203,6 +203,7 @@ func TestTranslate(t *testing.T) {
 	}{
 		{`unable to start container process: error during container init: error mounting "/x" to rootfs at "/y": no such file`, runtime.StepRootfs, `rootfs: error mounting "/x" to rootfs at "/y": no such file`},
 		{"unable to start container process: unable to apply cgroup configuration: no space", runtime.StepCgroup, "cgroup: unable to apply cgroup configuration: no space"},
+		{`unable to start container process: error during container init: chdir to cwd ("/no\"such") set in config.json failed: no such file`, runtime.StepProcess, `process: working directory "/no\"such": no such file`},
 		{"something else", runtime.StepProcess, "process: something else"},
 	}
 	for _, tt := range tests {

@@ -269,8 +269,8 @@ func (l *launch) save() error {
 	})
 }
 
-// create lets libcontainer make the container and waits until the program has
-// been exec'd.
+// create lets libcontainer make the container and go on to our init. Whether
+// that has exec'd the program, takeOver learns.
 func (l *launch) create() error {
 	conf, err := libcontainerConfig(l.cfg.Spec, l.ownFilter)
 	if err != nil {
@@ -332,12 +332,12 @@ func (l *launch) watch() {
 func (l *launch) takeOver(ctx context.Context) error {
 	l.errWriter.Close()
 	stop := context.AfterFunc(ctx, func() { l.c.proc.signal(unix.SIGKILL) })
-	err := awaitExec(l.errPipe, l.cfg.Spec.Process.Args[0])
+	err := awaitExec(l.errPipe)
 	if !stop() {
 		return ctx.Err()
 	}
 	if err != nil {
-		return err
+		return fmt.Errorf("exec %q: %w", l.cfg.Spec.Process.Args[0], err)
 	}
 	ps, err := readStat(l.pid)
 	if err != nil {
