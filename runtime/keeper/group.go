@@ -92,7 +92,7 @@ func emptyGroup(g cgroup.Group) error {
 	ctx, cancel := context.WithTimeout(context.Background(), groupDeadline)
 	defer cancel()
 	if err := g.Kill(ctx); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("group %s: %w", g.Path, err)
+		return err
 	}
 	for ctx.Err() == nil {
 		pids, err := g.Procs()
@@ -107,8 +107,5 @@ func emptyGroup(g cgroup.Group) error {
 func removeGroup(g cgroup.Group) error {
 	ctx, cancel := context.WithTimeout(context.Background(), groupDeadline)
 	defer cancel()
-	if err := g.Remove(ctx); err != nil {
-		return fmt.Errorf("group %s: %w", g.Path, err)
-	}
-	return nil
+	return g.Remove(ctx)
 }
