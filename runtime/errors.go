@@ -17,14 +17,14 @@ var (
 )
 
 // Step names a part of the work of making a container. The name stands in
-// errors, logs, events and fault points.
+// errors, and with them in logs and events.
 type Step string
 
-// The steps of a start, in order. Undo runs them backwards.
+// The steps that a start can fail in. Undo does not go through them: it works
+// from what the keeper has written down.
 const (
 	StepRootfs  Step = "rootfs"
 	StepCgroup  Step = "cgroup"
-	StepNetwork Step = "network"
 	StepLog     Step = "log"
 	StepProcess Step = "process"
 )

@@ -41,7 +41,7 @@ func keeperBinary(want string) (string, error) {
 
 // launch starts a keeper that outlives this process: in a session of its own
 // and, by its own doing, in a control group of its own. It returns once the
-// keeper answers, or has found that another one does.
+// keeper answers. One that ends at once may have found that another one does.
 func (r *Runtime) launch(ctx context.Context) error {
 	binary, err := keeperBinary(r.options.Keeper)
 	if err != nil {

@@ -19,7 +19,7 @@ type LogLine struct {
 
 // LogOptions select what ReadLog yields.
 type LogOptions struct {
-	Follow bool // wait for more until ctx ends or Until says the writer is done
+	Follow bool // wait for more until ctx ends or Done is closed
 	Tail   int  // only the last n lines; 0 or less: all
 	Since  time.Time
 	Run    string // only what this run wrote; empty: all runs

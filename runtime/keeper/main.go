@@ -30,7 +30,7 @@ type flags struct {
 	options
 	own      bool // move into a group of our own
 	check    bool // only prove that we could take over
-	ready    int  // descriptor to close once the socket answers
+	ready    int  // descriptor to write to once the socket answers
 	listener int  // inherited from the binary that we replace
 	lock     int
 }

@@ -59,8 +59,8 @@ type file interface {
 	Truncate(size int64) error
 }
 
-// Open opens or makes the file at path for appending. A record that a crash
-// left cut off is ended first. Zero sizes mean the defaults (10 MiB, 3 files).
+// Open opens or makes the file at path for appending. What a crash left after the last
+// whole record is cut off first. Zero sizes mean the defaults (10 MiB, 3 files).
 // The file appears with the first write.
 func Open(path string, maxSize int64, maxFile int) (*Writer, error) {
 	if maxSize <= 0 {

@@ -26,9 +26,6 @@ func NewConn(sock *net.UnixConn) *Conn { return &Conn{sock: sock} }
 // Close ends the connection; a Receive in progress returns.
 func (c *Conn) Close() error { return c.sock.Close() }
 
-// SetDeadline limits all Sends and Receives.
-func (c *Conn) SetDeadline(t time.Time) error { return c.sock.SetDeadline(t) }
-
 // Send writes m. The files stay the caller's. A peer that does not read for
 // Deadline gets a cut off message and thereby loses the connection.
 func (c *Conn) Send(m *Message) error {
