@@ -1,8 +1,8 @@
 // Package image answers: which bytes are this image, and what root file system
 // do they give?
 //
-// It starts no processes, performs no mounts and does not know units. It reads
-// no environment variable.
+// It starts no processes but credential helpers, performs no mounts and does not
+// know units. It reads no environment variable.
 //
 // Read first: Store, Store.Pull (pull.go) and Store.Prepare (prepare.go). The
 // parts that the store is made of stand in internal: blob (content-addressed

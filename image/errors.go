@@ -23,8 +23,7 @@ var (
 	ErrPlatform    = errors.New("image is not made for the platform") // asked for
 )
 
-// Step names a part of a pull. The name stands in errors, logs, progress and
-// fault points.
+// Step names a part of a pull. The name stands in errors and progress.
 type Step string
 
 // The steps of a pull, in order. For one layer fetch, verify and unpack overlap.

@@ -24,7 +24,7 @@ import (
 //
 // The mount is of type overlay with one option "lowerdir+=DIR" a layer, the
 // topmost first, then "upperdir=DIR" and "workdir=DIR", or "ro". These are
-// parameters for fsconfig(2), on Linux 6.5 and newer; before, the lower folders
+// parameters for fsconfig(2), on Linux 6.7 and newer; before, the lower folders
 // have to be joined with ":" into one "lowerdir". An image without layers
 // gives a bind mount of an empty folder if it is read-only.
 func (s *Store) Prepare(ctx context.Context, digest, id, dir string, readOnly bool) ([]specs.Mount, error) {

@@ -17,7 +17,7 @@ import (
 // Pull makes the image of ref present and returns it. ref is a name as Docker
 // users write it: "nginx", "host:5000/a/b:tag", "a/b@sha256:...". Concurrent
 // pulls of one blob share one download. Errors are *StepError, except for a
-// name that is no name.
+// name or a policy that is none.
 func (s *Store) Pull(ctx context.Context, ref string, o PullOptions) (Image, error) {
 	r, err := s.parseRef(ref)
 	if err != nil {

@@ -20,7 +20,7 @@ type Stack struct {
 
 // Mounts returns one overlay mount on "/". Its options have one "lowerdir+=DIR"
 // per layer, the topmost first, then "upperdir=" and "workdir=": the form of
-// fsconfig(2) from Linux 6.5 on, in which neither the number of layers nor
+// fsconfig(2) from Linux 6.7 on, in which neither the number of layers nor
 // characters in paths are limited. For an older kernel, join the "lowerdir+"
 // values with ":" into one "lowerdir" (with "\" before ":" and "\" in paths).
 func (s Stack) Mounts() []specs.Mount {
