@@ -3,7 +3,8 @@
 //
 // It knows control groups of both versions and hides their difference. It does
 // not know what a container is and starts no process. It never writes outside
-// the groups it is given: no controller is enabled above them.
+// the groups it is given, with one exception: where nothing was delegated,
+// [Parent.Require] enables above them the controllers that a limit needs.
 //
 // Read first: [Group], [Limits], [Parent], [Watcher].
 //

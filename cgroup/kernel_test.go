@@ -427,16 +427,6 @@ func TestRequire(t *testing.T) {
 	}
 }
 
-func TestSelf(t *testing.T) {
-	if _, err := theHost(); err != nil {
-		t.Skip(err)
-	}
-	g, err := Self()
-	if err != nil || !strings.HasPrefix(g.Path, "/") {
-		t.Errorf("got %v, %v", g, err)
-	}
-}
-
 func BenchmarkStats(b *testing.B) {
 	g := testGroup(b, "bench")
 	for b.Loop() {

@@ -10,7 +10,6 @@ import (
 	"strconv"
 	"strings"
 
-	cgroups "github.com/containerd/cgroups/v3"
 	"golang.org/x/sys/unix"
 )
 
@@ -22,7 +21,8 @@ type Parent struct {
 	// Delegated is the highest group that is ours to configure: the unit's
 	// group under systemd with Delegate=yes. If empty it is the nearest one that
 	// systemd has marked so, and Path itself if there is none. Path is it or
-	// stands below it. Nothing above it is written.
+	// stands below it. Prepare writes nothing above it; Require does where
+	// nobody has delegated anything.
 	Delegated string
 
 	// Subgroup, if set, is where processes that stand in Delegated itself are
@@ -261,25 +261,6 @@ func (h *host) join(group string, pid int) error {
 		}
 	}
 	return nil
-}
-
-// Self is the group that this process stands in. On v1 that is its group in
-// systemd's hierarchy, as controllers may differ.
-func Self() (Group, error) {
-	h, err := theHost()
-	if err != nil {
-		return Group{}, err
-	}
-	v1, unified, err := cgroups.ParseCgroupFileUnified("/proc/self/cgroup")
-	if err != nil {
-		return Group{}, fmt.Errorf("own control group: %w", err)
-	}
-	if h.mode == Legacy {
-		if own, ok := v1["name=systemd"]; ok {
-			return Group{Path: own}, nil
-		}
-	}
-	return Group{Path: unified}, nil
 }
 
 func readWords(file string) ([]string, error) {

@@ -181,7 +181,7 @@ func (w *Watcher) stop() {
 	w.file.Close()
 }
 
-// wait blocks until the kernel signals something, a recheck is due or a
+// wait blocks until the kernel signals something, a look is due or a
 // deadline was set by Add or Close.
 func (w *Watcher) wait() error {
 	raw, err := w.file.SyscallConn()
