@@ -32,7 +32,7 @@ func Command(version string) *cobra.Command {
 		Short: "Keep units running; as root, usually by systemd",
 		Example: `  sudo systemctl start wherry
   sudo wherry daemon
-  sudo wherry daemon --root /tmp/w/lib --run-dir /tmp/w/run --bridge w1 --cgroup-parent w1`,
+  sudo wherry daemon --root /srv/second --run-dir /run/second --bridge wherry1 --cgroup-parent second`,
 		Long: `Containers go on when the daemon ends, whatever its end. SIGHUP reads the
 configuration again. Several daemons can run side by side, each with its own
 root, run folder, socket, bridge, subnet and cgroup parent.
