@@ -8,6 +8,7 @@ import (
 
 	"github.com/wherry-run/wherry/cgroup"
 	"github.com/wherry-run/wherry/runtime"
+	"github.com/wherry-run/wherry/runtime/internal/bundle"
 )
 
 // adopt takes over what an earlier keeper left: running containers are
@@ -16,6 +17,11 @@ import (
 // crash they are somebody else's. Nothing here depends on which.
 func (k *Keeper) adopt() {
 	k.reapStrays() // of the binary that we replace
+	for _, dir := range []string{k.layout.Containers(), k.layout.Seccomp()} {
+		if err := bundle.RemoveTemporary(dir); err != nil {
+			k.logger.Warn("left by an earlier keeper", "err", err)
+		}
+	}
 	states, errs := readStates(k.layout)
 	for _, err := range errs {
 		k.logger.Error("cannot adopt a container", "err", err)

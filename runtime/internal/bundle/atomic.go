@@ -2,6 +2,7 @@ package bundle
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -36,6 +37,16 @@ func WriteFile(path string, b []byte, mode os.FileMode) error {
 	}
 	if err != nil {
 		os.Remove(f.Name())
+	}
+	return err
+}
+
+// RemoveTemporary removes what writers that were killed left in the folder.
+// Nobody may be writing there.
+func RemoveTemporary(dir string) error {
+	left, err := filepath.Glob(filepath.Join(dir, ".*"))
+	for _, path := range left {
+		err = errors.Join(err, os.Remove(path))
 	}
 	return err
 }

@@ -75,3 +75,19 @@ func TestWriteJSON(t *testing.T) {
 		t.Errorf("temporary files are left: %v", left)
 	}
 }
+
+func TestRemoveTemporary(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"web.json", ".web.json.123"} {
+		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := RemoveTemporary(dir); err != nil {
+		t.Fatal(err)
+	}
+	left, err := os.ReadDir(dir)
+	if err != nil || len(left) != 1 || left[0].Name() != "web.json" {
+		t.Errorf("left: %v, %v", left, err)
+	}
+}
