@@ -256,7 +256,7 @@ func (st *start) build(context.Context) error {
 		Hostname: hostname(st.rec.Instance), Entrypoint: app.Entrypoint, Command: app.Command, Env: environment(app.Environment),
 		WorkingDir: app.WorkingDir, User: app.User, StopSignal: app.StopSignal, ReadOnly: app.ReadOnly,
 		CapAdd: app.CapAdd, CapDrop: app.CapDrop, Limits: app.Limits, Mounts: st.mounts, Network: kind,
-		HostsPath: dir + "/hosts", HostnamePath: dir + "/hostname", ResolvConfPath: dir + "/resolv.conf",
+		Machine: st.s.machine, HostsPath: dir + "/hosts", HostnamePath: dir + "/hostname", ResolvConfPath: dir + "/resolv.conf",
 	}
 	res, err := spec.Build(img, want)
 	if err != nil {

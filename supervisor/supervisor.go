@@ -16,6 +16,7 @@ import (
 	"github.com/wherry-run/wherry/image"
 	"github.com/wherry-run/wherry/runtime"
 	"github.com/wherry-run/wherry/runtime/network"
+	"github.com/wherry-run/wherry/runtime/spec"
 	"github.com/wherry-run/wherry/supervisor/api"
 	"github.com/wherry-run/wherry/supervisor/event"
 	"github.com/wherry-run/wherry/supervisor/internal/apiserver"
@@ -67,6 +68,7 @@ type Supervisor struct {
 	notices   notices
 	last      ring
 	resolving resolving
+	machine   spec.Machine
 	closing   sync.Once
 	closed    error
 }
@@ -75,7 +77,7 @@ type Supervisor struct {
 // opened is closed at the end of Run, or by Close if Run is never called.
 func New(o Options) (_ *Supervisor, err error) {
 	o = o.withDefaults()
-	s := &Supervisor{log: o.Logger, startedAt: time.Now(), inbox: make(chan message, 64), refolder: make(chan struct{}, 1),
+	s := &Supervisor{log: o.Logger, machine: readMachine(), startedAt: time.Now(), inbox: make(chan message, 64), refolder: make(chan struct{}, 1),
 		ready: make(chan struct{}), over: make(chan struct{}), starts: make(chan struct{}, startsAtOnce)}
 	s.opts.Store(&o)
 	s.snap.Store(newSnapshot())
