@@ -71,17 +71,18 @@ func (s *Supervisor) parse(f api.File) (unit.Unit, []unit.Warning, error) {
 			}
 			return nil, fmt.Errorf("%s: %w", name, fs.ErrNotExist)
 		},
-		Dir:      absoluteDir(f.Source),
+		Dir:      baseDir(f),
 		Defaults: unit.Defaults{Logging: s.opts.Load().Logging},
 	})
 }
 
-// absoluteDir is the file's folder, empty if that is not known.
-func absoluteDir(source string) string {
-	if !filepath.IsAbs(source) {
+// baseDir is where the file's relative paths start, empty if that is not known.
+func baseDir(f api.File) string {
+	dir := cmp.Or(f.Dir, filepath.Dir(f.Source))
+	if !filepath.IsAbs(dir) {
 		return ""
 	}
-	return filepath.Dir(source)
+	return dir
 }
 
 // invalidFiles is ErrInvalid with the mistakes of all files.

@@ -105,9 +105,11 @@ type Revision struct {
 }
 
 // File is a unit file as the caller has it. Files are what it refers to
-// (env files), by the name it uses.
+// (env files), by the name it uses. Dir is where its relative paths start; empty:
+// the folder of Source.
 type File struct {
-	Source string            `json:"source"` // path, for messages
+	Source string            `json:"source"` // path, or "-", for messages
+	Dir    string            `json:"dir,omitempty"`
 	Text   string            `json:"text"`
 	Files  map[string]string `json:"files,omitempty"`
 }

@@ -44,7 +44,7 @@ func messages() map[string]any {
 				Containers: []unit.Container{{Name: "app", Image: "nginx:1.27", PullPolicy: "missing", StopGracePeriod: unit.Duration(10 * time.Second),
 					Init: true, Limits: cgroup.Limits{Memory: 1 << 20}, Logging: unit.Logging{MaxSize: 1 << 20, MaxFile: 3}}}},
 			Stats: map[string]cgroup.Stats{"web.1": {MemoryCurrent: 2, MemoryWorking: 1}}},
-		"apply_request": api.ApplyRequest{Files: []api.File{{Source: "/a/web.yaml", Text: "image: x\n", Files: map[string]string{"a.env": "A=b"}}}, DryRun: true, Again: true},
+		"apply_request": api.ApplyRequest{Files: []api.File{{Source: "/a/web.yaml", Dir: "/a", Text: "image: x\n", Files: map[string]string{"a.env": "A=b"}}}, DryRun: true, Again: true},
 		"apply_result": api.ApplyResult{Units: []api.UnitChange{{Unit: "web", Change: "update", Revision: 4, Fields: []unit.Change{{Path: "replicas", Old: "1", New: "2"}}}},
 			Warnings: []string{"depends on a unit that is not there"}, Actions: []plan.Action{{Kind: plan.Start, Unit: "web", Instance: "web.2", Run: "r", Revision: 4, Reason: "it should run"}}},
 		"act_request":    api.ActRequest{Units: []string{"web"}, All: true, Glob: true, Force: true, NoWait: true, Timeout: unit.Duration(90 * time.Second)},

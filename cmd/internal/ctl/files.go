@@ -92,7 +92,9 @@ func (a *app) readStdin() (api.File, error) {
 	if err != nil {
 		return api.File{}, err
 	}
-	return withReferences(filepath.Join(dir, "-"), b), nil
+	f := withReferences("-", b)
+	f.Dir = dir
+	return f, nil
 }
 
 // withReferences finds the env files by parsing; what is wrong with the file is

@@ -1,12 +1,14 @@
 package apitest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"net"
 	"path"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -120,7 +122,8 @@ func (d *Daemon) until(ctx context.Context, ok func() bool) error {
 // Info describes the daemon.
 func (d *Daemon) Info() api.Info {
 	return api.Info{Version: "1.2.3", Pid: 812, KeeperPid: 813, StartedAt: time.Now().Add(-3 * time.Hour), Root: "/var/lib/wherry",
-		RunDir: "/run/wherry", Cgroup: "/wherry", CgroupMode: "unified", Bridge: "wherry0", Subnet: "10.88.0.0/16"}
+		RunDir: "/run/wherry", Cgroup: "/wherry", CgroupMode: "unified", Bridge: "wherry0", Subnet: "10.88.0.0/16",
+		Warnings: []string{"/etc/wherry/units/refused.yaml:2:1: unknown key \"comand\""}}
 }
 
 // Reload says that something was applied.
@@ -285,7 +288,7 @@ func (d *Daemon) Apply(_ context.Context, r api.ApplyRequest, by string) (api.Ap
 				return []byte(text), nil
 			}
 			return nil, fs.ErrNotExist
-		}})
+		}, Dir: cmp.Or(f.Dir, filepath.Dir(f.Source))})
 		if err != nil {
 			bad = append(bad, err)
 		}
