@@ -2,7 +2,10 @@ package ctl
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -16,7 +19,11 @@ import (
 func (a *app) statusOf(ctx context.Context, patterns []string, format term.Format) error {
 	units, err := a.client().Units(ctx, patterns...)
 	if err != nil {
-		return a.cannot("get the status of", strings.Join(patterns, " "), err)
+		err = a.cannot("get the status of", strings.Join(patterns, " "), err)
+		if errors.Is(err, api.ErrNoSuchUnit) {
+			a.hintRefused(ctx, patterns, err)
+		}
+		return err
 	}
 	details := make([]api.UnitDetail, 0, len(units))
 	down := false
@@ -44,6 +51,24 @@ func (a *app) statusOf(ctx context.Context, patterns []string, format term.Forma
 		return term.Code(term.ExitNotRunning)
 	}
 	return nil
+}
+
+// hintRefused makes the failure say why the units folder has a file of such a
+// name and yet there is no unit.
+func (a *app) hintRefused(ctx context.Context, names []string, err error) {
+	var f *term.Failure
+	info, infoErr := a.client().Info(ctx)
+	if infoErr != nil || !errors.As(err, &f) {
+		return
+	}
+	for _, w := range info.Warnings {
+		path, _, _ := strings.Cut(w, ":")
+		stem, ok := strings.CutSuffix(filepath.Base(path), filepath.Ext(path))
+		if ok && filepath.IsAbs(path) && slices.Contains(names, stem) {
+			f.Hint = "its file is not applied: " + w
+			return
+		}
+	}
 }
 
 // unitStatus is one unit in detail.
