@@ -3,7 +3,6 @@ package supervisor
 import (
 	"slices"
 	"testing"
-	"time"
 
 	"github.com/wherry-run/wherry/runtime"
 	"github.com/wherry-run/wherry/supervisor/supervisortest"
@@ -23,15 +22,15 @@ func TestMachineReachesTheSpec(t *testing.T) {
 		t.Skip("this host does not say which processors it may have")
 	}
 	world(t, func(t *testing.T, w *supervisortest.World, o Options) {
-		var masked []string
+		specs := make(chan []string, 1)
 		w.Runtime.Script = func(c runtime.Config, _ int) supervisortest.Script {
-			masked = c.Spec.Linux.MaskedPaths
+			specs <- c.Spec.Linux.MaskedPaths
 			return supervisortest.Script{}
 		}
 		d := begin(t, o)
 		defer d.end()
 		d.apply(web)
-		time.Sleep(time.Second)
+		masked := <-specs
 		if path := "/sys/devices/system/cpu/cpu0/thermal_throttle"; !slices.Contains(masked, path) {
 			t.Errorf("%s is not in %q", path, masked)
 		}
