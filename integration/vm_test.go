@@ -25,6 +25,13 @@ func TestVM(t *testing.T) {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build of the demo: %v\n%s", err, out)
 	}
+	// The tests of package cgroup that skip here: the machine has no cgroup v2 alone.
+	groups := filepath.Join(t.TempDir(), "cgroup.test")
+	build = exec.Command("go", "test", "-c", "-o", groups, "../cgroup")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build of cgroup's tests: %v\n%s", err, out)
+	}
 	stories, err := filepath.Glob("vm/stories/*.sh")
 	if err != nil || len(stories) == 0 {
 		t.Fatalf("no stories: %v", err)
@@ -32,7 +39,7 @@ func TestVM(t *testing.T) {
 	for _, story := range stories {
 		t.Run(filepath.Base(story), func(t *testing.T) {
 			out, err := exec.Command("vm/run.sh", "-t", "600", story,
-				filepath.Join(bin, "wherry"), filepath.Join(bin, "wherry-keeper"), demo).CombinedOutput()
+				filepath.Join(bin, "wherry"), filepath.Join(bin, "wherry-keeper"), demo, groups, "../cgroup/testdata").CombinedOutput()
 			t.Logf("%s", out)
 			if exit, ok := err.(*exec.ExitError); ok && exit.ExitCode() == 125 {
 				t.Fatal("the virtual machine did not run: is it built (integration/vm/build.sh)?")
