@@ -42,7 +42,7 @@ func Example() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	mounts, err := store.Prepare(context.Background(), img.Digest, "hello.1", root+"/runs/hello.1", false)
+	mounts, err := store.Prepare(context.Background(), img.Digest, "hello.1", root+"/runs/hello.1", image.PrepareOptions{})
 	if err != nil {
 		log.Fatal(err)
 	}

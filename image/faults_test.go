@@ -174,11 +174,11 @@ func TestDamagedBlobAndLayerAreMended(t *testing.T) {
 	if err := os.RemoveAll(filepath.Join(s.root, "layers", s.idx.Images[img.Digest].Layers[0].Key)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Prepare(ctx, img.Digest, "x", t.TempDir(), false); err == nil || !strings.Contains(err.Error(), "pull the image again") {
+	if _, err := s.Prepare(ctx, img.Digest, "x", t.TempDir(), PrepareOptions{}); err == nil || !strings.Contains(err.Error(), "pull the image again") {
 		t.Error(err)
 	}
 	pullOK(t, s, r.Host+"/app:1")
-	if _, err := s.Prepare(ctx, img.Digest, "x", t.TempDir(), false); err != nil {
+	if _, err := s.Prepare(ctx, img.Digest, "x", t.TempDir(), PrepareOptions{}); err != nil {
 		t.Error(err)
 	}
 	if b, err := s.blobs.Read(img.Layers[0].Digest); err != nil || len(b) == 0 {

@@ -16,18 +16,39 @@ import (
 	"github.com/wherry-run/wherry/image/internal/overlay"
 )
 
+// PrepareOptions configure one root file system.
+type PrepareOptions struct {
+	ReadOnly bool // no writable layer
+
+	// Quota bounds the writable layer, in bytes, where the file system has
+	// project quotas (ext4 and xfs, mounted with prjquota); elsewhere it is
+	// ErrNoQuota. 0: none.
+	Quota int64
+}
+
+// ErrNoQuota says that the file system cannot bound a folder.
+var ErrNoQuota = errors.New("no project quotas")
+
 // Prepare returns the mounts that make the image's root file system, with the
 // writable layer below dir (dir/upper and dir/work are made), and takes a lease
-// named id on its layers until Release. With readOnly there is no writable
-// layer. The mounts are plain values; somebody else performs them. Their first
-// has the destination "/". Leases are durable; Prepare with a known id renews it.
+// named id on its layers until Release. The mounts are plain values; somebody
+// else performs them, in their order. Leases are durable; Prepare with a known
+// id renews it.
 //
-// The mount is of type overlay with one option "lowerdir+=DIR" a layer, the
+// One mount has the destination "/": the root itself. Those after it go inside
+// the root. Those before it are what the root is made of: layers of the form
+// EROFS, each to be mounted at its destination, an empty folder of the store,
+// where nobody but the container's start need see it. Their type is "erofs", the
+// source a file: Linux 6.12 and newer mount it as it is, older ones through a loop
+// device. One mount of a layer can serve all containers, and then they share
+// its pages in memory.
+//
+// The root is of type overlay with one option "lowerdir+=DIR" a layer, the
 // topmost first, then "upperdir=DIR" and "workdir=DIR", or "ro". These are
 // parameters for fsconfig(2), on Linux 6.7 and newer; before, the lower folders
 // have to be joined with ":" into one "lowerdir". An image without layers
 // gives a bind mount of an empty folder if it is read-only.
-func (s *Store) Prepare(ctx context.Context, digest, id, dir string, readOnly bool) ([]specs.Mount, error) {
+func (s *Store) Prepare(ctx context.Context, digest, id, dir string, o PrepareOptions) ([]specs.Mount, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -39,7 +60,7 @@ func (s *Store) Prepare(ctx context.Context, digest, id, dir string, readOnly bo
 	if err != nil {
 		return nil, fmt.Errorf("prepare %s: %w", id, err)
 	}
-	if readOnly {
+	if o.ReadOnly {
 		err = readOnlyRoot(dir, &stack, root)
 	} else {
 		err = writableLayer(dir, &stack, root)

@@ -29,7 +29,7 @@ func TestRemove(t *testing.T) {
 	if err != nil || len(res.Deleted) != 0 || !slices.Equal(res.Untagged, []string{r.Host + "/app:2"}) {
 		t.Errorf("one of two names: %+v %v", res, err)
 	}
-	if _, err := s.Prepare(ctx, app.Digest, "run.1", t.TempDir(), false); err != nil {
+	if _, err := s.Prepare(ctx, app.Digest, "run.1", t.TempDir(), PrepareOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := s.Remove(ctx, app.Digest); !errors.Is(err, ErrInUse) || !strings.Contains(err.Error(), "run.1") {
@@ -50,7 +50,7 @@ func TestRemove(t *testing.T) {
 	if _, err := s.Remove(ctx, app.Digest); !errors.Is(err, ErrNotFound) {
 		t.Error(err)
 	}
-	if _, err := s.Prepare(ctx, other.Digest, "run.2", t.TempDir(), false); err != nil {
+	if _, err := s.Prepare(ctx, other.Digest, "run.2", t.TempDir(), PrepareOptions{}); err != nil {
 		t.Error("the shared layer is gone", err)
 	}
 	pullOK(t, s, r.Host+"/app:1")
@@ -60,7 +60,7 @@ func TestRemove(t *testing.T) {
 func TestGC(t *testing.T) {
 	r, s := newRegistry(t), newStore(t, Options{})
 	old := pullOKImage(t, r, s, "app:1", oneFile("f", "1"))
-	if _, err := s.Prepare(ctx, old.Digest, "run", t.TempDir(), false); err != nil {
+	if _, err := s.Prepare(ctx, old.Digest, "run", t.TempDir(), PrepareOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	push(t, r, "app:1", oneFile("f", "2"))
@@ -96,7 +96,7 @@ func TestRemoveSparesRunningPulls(t *testing.T) {
 	go func() {
 		img, err := s.Pull(ctx, r.Host+"/new:1", PullOptions{})
 		if err == nil {
-			_, err = s.Prepare(ctx, img.Digest, "x", t.TempDir(), false)
+			_, err = s.Prepare(ctx, img.Digest, "x", t.TempDir(), PrepareOptions{})
 		}
 		done <- err
 	}()
@@ -165,7 +165,7 @@ func TestPrepare(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "runs", "x")
 			for range 2 { // the second renews the lease and keeps the folders
-				mounts, err := s.Prepare(ctx, c.img.Digest, "x", dir, c.readOnly)
+				mounts, err := s.Prepare(ctx, c.img.Digest, "x", dir, PrepareOptions{ReadOnly: c.readOnly})
 				if err != nil || len(mounts) != 1 || mounts[0].Destination != "/" {
 					t.Fatal(mounts, err)
 				}
@@ -185,16 +185,16 @@ func TestPrepare(t *testing.T) {
 		t.Error(ids, err)
 	}
 	for _, bad := range []string{"", "../x", "a/b", ".hidden"} {
-		if _, err := s.Prepare(ctx, one.Digest, bad, t.TempDir(), false); err == nil {
+		if _, err := s.Prepare(ctx, one.Digest, bad, t.TempDir(), PrepareOptions{}); err == nil {
 			t.Errorf("lease %q accepted", bad)
 		}
 	}
-	if _, err := s.Prepare(ctx, "sha256:0", "z", t.TempDir(), false); !errors.Is(err, ErrNotFound) {
+	if _, err := s.Prepare(ctx, "sha256:0", "z", t.TempDir(), PrepareOptions{}); !errors.Is(err, ErrNotFound) {
 		t.Error(err)
 	}
 	cctx, cancel := context.WithCancel(ctx)
 	cancel()
-	if _, err := s.Prepare(cctx, one.Digest, "z", t.TempDir(), false); !errors.Is(err, context.Canceled) {
+	if _, err := s.Prepare(cctx, one.Digest, "z", t.TempDir(), PrepareOptions{}); !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
 }
@@ -202,7 +202,7 @@ func TestPrepare(t *testing.T) {
 func prepared(t *testing.T, s *Store, img Image) string {
 	t.Helper()
 	dir := t.TempDir()
-	if _, err := s.Prepare(ctx, img.Digest, "y", dir, false); err != nil {
+	if _, err := s.Prepare(ctx, img.Digest, "y", dir, PrepareOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	return dir

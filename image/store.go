@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net/http"
-	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -21,18 +19,6 @@ import (
 	"github.com/wherry-run/wherry/image/internal/index"
 	"github.com/wherry-run/wherry/image/internal/layer"
 )
-
-// Options configure a Store.
-type Options struct {
-	Root         string   // blobs/, layers/ and images/ stand below it; required
-	Platform     Platform // zero: the host's
-	Insecure     []string // registry hosts spoken to over plain HTTP; loopback always may
-	DockerConfig string   // path of a Docker config.json; empty: $DOCKER_CONFIG is NOT read, none is used
-	Logger       *slog.Logger
-
-	// Proxy chooses the proxy for a request, as http.Transport does; nil: none.
-	Proxy func(*http.Request) (*url.URL, error)
-}
 
 // maxLayers is how many layers are fetched and unpacked at a time.
 const maxLayers = 3
@@ -132,24 +118,6 @@ func (s *Store) Close() error {
 // Platform is what an image is made for.
 type Platform struct{ OS, Architecture, Variant string }
 
-// Policy says when Pull goes to the registry.
-type Policy string
-
-// Missing pulls only what is not there, Always asks the registry each time,
-// Never does not touch the network.
-const (
-	Missing Policy = "missing"
-	Always  Policy = "always"
-	Never   Policy = "never"
-)
-
-// PullOptions configure one pull.
-type PullOptions struct {
-	Policy   Policy // empty: Missing
-	Platform Platform
-	Progress func(Progress) // called from several goroutines, must not block
-}
-
 // Progress is one step of one layer (or of the image, with Layer empty).
 type Progress struct {
 	Image string `json:"image"`
@@ -157,6 +125,11 @@ type Progress struct {
 	Step  string `json:"step"`            // resolve, fetch, unpack, commit, exists, done
 	Done  int64  `json:"done,omitempty"`  // compressed bytes so far
 	Total int64  `json:"total,omitempty"`
+
+	// Of the image only: the download's rate, and how long it will still take
+	// at that rate. 0: not known yet.
+	Rate int64         `json:"rate,omitempty"` // bytes per second
+	Left time.Duration `json:"left,omitempty"` // nanoseconds
 }
 
 // Image is one image of the store.

@@ -197,7 +197,7 @@ func (st *start) record(context.Context) error {
 func (st *start) prepare(ctx context.Context) (err error) {
 	// A writable layer also under read_only: the mount points of volumes that the image lacks are made there, before
 	// the root becomes read-only for the container (spec.Root.Readonly).
-	st.rootfs, err = st.s.img.Prepare(ctx, st.img.Digest, st.rec.Run, st.s.paths.run(st.rec.Run), false)
+	st.rootfs, err = st.s.img.Prepare(ctx, st.img.Digest, st.rec.Run, st.s.paths.run(st.rec.Run), image.PrepareOptions{})
 	return err
 }
 

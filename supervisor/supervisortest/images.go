@@ -115,7 +115,7 @@ func (i *Images) Get(ref string) (image.Image, error) {
 }
 
 // Prepare takes a lease.
-func (i *Images) Prepare(_ context.Context, digest, id, _ string, _ bool) ([]specs.Mount, error) {
+func (i *Images) Prepare(_ context.Context, digest, id, _ string, _ image.PrepareOptions) ([]specs.Mount, error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if _, ok := i.local[digest]; !ok {

@@ -1,0 +1,104 @@
+package image
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// Hold keeps an image from being deleted by GC.
+type Hold struct {
+	Digest string // of the manifest; or
+	Name   string // a name, whatever it stands for
+	Why    string // "revision 3 of unit web"
+}
+
+// GCOptions configure one garbage collection.
+type GCOptions struct {
+	// High and Low are shares of the file system in use, in percent. Below
+	// High nothing is deleted that still has a name; from it on images that nobody
+	// needs go, the longest unused first, until Low is reached. 0: 85 and 80. With
+	// All every image that nobody needs goes, whatever the disk says.
+	High, Low int
+	All       bool
+	MinAge    time.Duration // younger (pulled or last used) ones stay; 0: none is too young
+	DryRun    bool          // say what would go
+}
+
+// GCResult says what a garbage collection did.
+type GCResult struct {
+	RemoveResult
+	Images []string  `json:"images"` // digests of the images that went
+	Disk   DiskState `json:"disk"`   // afterwards
+}
+
+// Collect deletes what no container, lease, hold or running pull needs, within the
+// limits of o. Where it stops short of Low, the disk state says so.
+func (s *Store) Collect(ctx context.Context, o GCOptions) (GCResult, error) {
+	return GCResult{}, errors.ErrUnsupported
+}
+
+// Explanation says why an image stays or goes.
+type Explanation struct {
+	Image   string    `json:"image"` // first name, or the digest
+	Digest  string    `json:"digest"`
+	Stays   bool      `json:"stays"`
+	Reasons []string  `json:"reasons"` // "container web.1-7f3k uses it", "unused for 12 days; disk 71 % < 85 %"
+	Size    int64     `json:"size"`    // bytes on disk
+	Frees   int64     `json:"frees"`   // bytes that only this image takes
+	LastUse time.Time `json:"last_use,omitzero"`
+}
+
+// Explain says what Collect(o) would do with the image and why.
+func (s *Store) Explain(ctx context.Context, ref string, o GCOptions) (Explanation, error) {
+	return Explanation{}, errors.ErrUnsupported
+}
+
+// DiskState is how full the store's file system is.
+type DiskState struct {
+	Path    string  `json:"path"`
+	Total   int64   `json:"total"`
+	Free    int64   `json:"free"`
+	Reserve int64   `json:"reserve"` // pulls leave this much free
+	Used    float64 `json:"used"`    // percent, as df shows it
+}
+
+// Disk reads how full the file system is.
+func (s *Store) Disk() (DiskState, error) { return DiskState{}, errors.ErrUnsupported }
+
+// Usage is what takes the store's space, in bytes on disk.
+type Usage struct {
+	Images  []ImageUsage     `json:"images"`
+	Leases  map[string]int64 `json:"leases"`  // the writable layer of each lease
+	Blobs   int64            `json:"blobs"`   // all compressed blobs
+	Layers  int64            `json:"layers"`  // all unpacked layers
+	Trash   int64            `json:"trash"`   // deleted, not gone yet
+	Partial int64            `json:"partial"` // downloads that were cut off
+}
+
+// ImageUsage is what one image takes.
+type ImageUsage struct {
+	Digest string   `json:"digest"`
+	Names  []string `json:"names"`
+	Size   int64    `json:"size"`   // blobs and layers
+	Unique int64    `json:"unique"` // what no other image shares
+}
+
+// Usage measures. It reads the sizes of all writable layers: seconds on a large
+// store, never under a lock that pulls or starts wait for.
+func (s *Store) Usage(ctx context.Context) (Usage, error) { return Usage{}, errors.ErrUnsupported }
+
+// RateLimit is what a registry last said about how many pulls are left.
+type RateLimit struct {
+	Registry  string        `json:"registry"`
+	Limit     int           `json:"limit"`
+	Remaining int           `json:"remaining"`
+	Window    time.Duration `json:"window"` // nanoseconds
+	At        time.Time     `json:"at"`
+
+	// Until is set while the registry wants no requests (429 with Retry-After).
+	Until time.Time `json:"until,omitzero"`
+}
+
+// RateLimits returns what the registries that were spoken to have said.
+func (s *Store) RateLimits() []RateLimit { return nil }
