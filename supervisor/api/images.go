@@ -28,6 +28,10 @@ type Progress struct {
 	Step  string `json:"step"`            // resolve, fetch, unpack, commit, exists, done
 	Done  int64  `json:"done,omitempty"`  // compressed bytes so far
 	Total int64  `json:"total,omitempty"` // of the layer
+
+	// Of the image only; 0: not known yet.
+	Rate int64         `json:"rate,omitempty"` // bytes per second
+	Left time.Duration `json:"left,omitempty"` // nanoseconds until all is downloaded
 }
 
 // Image is one image of the store. GET /v1/images, GET /v1/images/REF, with
