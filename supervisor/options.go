@@ -32,6 +32,7 @@ type Options struct {
 	Version      string              // shown by status
 	Logger       *slog.Logger        // nil: discards
 	StopAtExit   bool                // stop all containers when Run ends; otherwise they run on
+	GC           GC                  // when images that nobody needs are deleted
 
 	// Reload gives new Options for SIGHUP and `ctl reload`; nil: reload is an error.
 	Reload func() (Options, error)
@@ -42,6 +43,39 @@ type Options struct {
 // Registry is how one registry host is spoken to.
 type Registry struct {
 	Insecure bool // plain HTTP
+}
+
+// GC says when images that nobody needs are deleted, and ended runs with them.
+// What runs, what is being started and what a rollback needs always stays.
+type GC struct {
+	// High and Low are shares of the root's file system in use, in percent, as
+	// df shows them: when High is reached, the longest unused images go until
+	// Low is reached. 0: 85, and 5 below High.
+	High, Low int
+
+	// MinAge is how long after its pull or its last use an image stays in any
+	// case. 0: one hour; negative: no time at all.
+	MinAge time.Duration
+
+	// KeepRevisions is how many revisions of each unit keep their images, the
+	// current one included. 0: 5; negative: the current one alone.
+	KeepRevisions int
+}
+
+func (g GC) withDefaults() GC {
+	if g.High == 0 {
+		g.High = 85
+	}
+	if g.Low == 0 || g.Low > g.High {
+		g.Low = max(g.High-5, 1)
+	}
+	if g.MinAge == 0 {
+		g.MinAge = time.Hour
+	}
+	if g.KeepRevisions == 0 {
+		g.KeepRevisions = 5
+	}
+	return g
 }
 
 // hooks are for tests: other parts below the supervisor, and points at which
@@ -86,6 +120,7 @@ func (o Options) withDefaults() Options {
 	if o.Logging.MaxFile == 0 {
 		o.Logging.MaxFile = 3
 	}
+	o.GC = o.GC.withDefaults()
 	return o
 }
 

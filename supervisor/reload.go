@@ -24,6 +24,7 @@ var settings = []setting{
 	{"units", func(o *Options) any { return o.Units }, func(to, from *Options) { to.Units = from.Units }},
 	{"auto_apply", func(o *Options) any { return !o.NoAutoApply }, func(to, from *Options) { to.NoAutoApply = from.NoAutoApply }},
 	{"logging", func(o *Options) any { return o.Logging }, func(to, from *Options) { to.Logging = from.Logging }},
+	{"gc", func(o *Options) any { return o.GC }, func(to, from *Options) { to.GC = from.GC }},
 	{"root", func(o *Options) any { return o.Root }, nil},
 	{"run_dir", func(o *Options) any { return o.RunDir }, nil},
 	{"socket", func(o *Options) any { return o.Socket }, nil},
