@@ -30,6 +30,9 @@ type Store struct {
 	log      *slog.Logger
 	backoff  func(attempt int) time.Duration
 
+	reserve int64                           // Options.Reserve
+	statfs  func(string) (disk.Stat, error) // of root's file system
+
 	registries atomic.Pointer[registries]
 
 	lock    *os.File
@@ -58,7 +61,7 @@ func Open(o Options) (_ *Store, err error) {
 	}
 	s := &Store{
 		root: root, platform: o.Platform.or(HostPlatform()),
-		log: o.Logger, backoff: backoff,
+		log: o.Logger, backoff: backoff, reserve: o.Reserve, statfs: disk.StatFS,
 		sync: &disk.Syncer{Path: root}, slots: make(chan struct{}, maxLayers), flights: flights{m: map[string]*flight{}}, pins: map[string]int{},
 	}
 	s.registries.Store(newRegistries(o))

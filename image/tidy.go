@@ -61,10 +61,10 @@ type DiskState struct {
 	Free    int64   `json:"free"`
 	Reserve int64   `json:"reserve"` // pulls leave this much free
 	Used    float64 `json:"used"`    // percent, as df shows it
-}
 
-// Disk reads how full the file system is.
-func (s *Store) Disk() (DiskState, error) { return DiskState{}, errors.ErrUnsupported }
+	Inodes     int64 `json:"inodes"` // 0: no limit but the space
+	InodesFree int64 `json:"inodes_free"`
+}
 
 // Usage is what takes the store's space, in bytes on disk.
 type Usage struct {
