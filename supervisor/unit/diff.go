@@ -23,11 +23,15 @@ type Change struct {
 func Equal(a, b Unit) bool { return bytesOf(a) == bytesOf(b) }
 
 // SameRun tells whether a run of a is as good as one of b: the units differ at
-// most in how many there are, what they wait for, when they are restarted and
-// how they are labelled.
+// most in how many there are, what they wait for, when they are restarted, how
+// they are labelled and who pulls their images.
 func SameRun(a, b Unit) bool {
 	for _, u := range []*Unit{&a, &b} {
 		u.Replicas, u.Restart, u.DependsOn, u.Labels = 0, RestartPolicy{}, nil, nil
+		u.Containers = slices.Clone(u.Containers)
+		for i := range u.Containers {
+			u.Containers[i].RegistryAuth = RegistryAuth{}
+		}
 	}
 	return Equal(a, b)
 }
@@ -170,6 +174,11 @@ func (f *flat) container(c Container) {
 	f.add("name", c.Name)
 	f.add("image", c.Image)
 	f.add("pull_policy", c.PullPolicy)
+	f.add("registry_auth.username", c.RegistryAuth.Username)
+	f.add("registry_auth.password_file", c.RegistryAuth.PasswordFile)
+	f.add("registry_auth.token_file", c.RegistryAuth.TokenFile)
+	f.add("registry_auth.docker_config", c.RegistryAuth.DockerConfig)
+	f.add("registry_auth.helper", c.RegistryAuth.Helper)
 	f.list("entrypoint", c.Entrypoint)
 	f.list("command", c.Command)
 	f.pairs("environment", c.Environment)
@@ -187,6 +196,7 @@ func (f *flat) container(c Container) {
 	f.add("read_only", strconv.FormatBool(c.ReadOnly))
 	f.list("cap_add", c.CapAdd)
 	f.list("cap_drop", c.CapDrop)
+	f.size("storage_opt.size", c.StorageOpt.Size)
 	f.size("logging.max_size", c.Logging.MaxSize)
 	f.number("logging.max_file", int64(c.Logging.MaxFile))
 }

@@ -115,11 +115,21 @@ func TestSameRun(t *testing.T) {
 		{"labels", func(u *Unit) { u.Labels = map[string]string{"a": "b"} }, true},
 		{"ports", func(u *Unit) { u.Ports = []Port{{Port: 80}} }, false},
 		{"image", func(u *Unit) { u.Containers = []Container{{Name: "app", Image: "redis"}} }, false},
+		{"credentials", func(u *Unit) {
+			u.Containers = []Container{{Name: "app", Image: "nginx", RegistryAuth: RegistryAuth{TokenFile: "/t"}}}
+		}, true},
+		{"quota", func(u *Unit) {
+			u.Containers = []Container{{Name: "app", Image: "nginx", StorageOpt: StorageOpt{Size: 1 << 30}}}
+		}, false},
 	} {
 		other := base
 		c.change(&other)
+		was := other.Digest()
 		if got := SameRun(base, other); got != c.want {
 			t.Errorf("%s: %v, want %v", c.what, got, c.want)
+		}
+		if other.Digest() != was {
+			t.Errorf("%s: the comparison changed the unit", c.what)
 		}
 	}
 }

@@ -37,6 +37,7 @@ type RunFlags struct {
 	CapAdd      []string
 	CapDrop     []string
 	LogOpts     []string // max-size=10m, max-file=3
+	StorageOpts []string // size=10g; a bare number is bytes
 
 	Dir      string                            // absolute; relative host paths start here
 	Getenv   func(name string) (string, bool)  // nil: -e NAME is an error
@@ -137,6 +138,19 @@ func (r *runner) limits() {
 		default:
 			r.check("--log-opt", faultf("they are max-size and max-file", "unknown option %q", name))
 		}
+	}
+	for _, option := range f.StorageOpts {
+		name, value, _ := strings.Cut(option, "=")
+		if name != "size" || value == "" {
+			r.check("--storage-opt", faultf("write size=10GiB", "unknown option %q", option))
+			continue
+		}
+		take(r, "--storage-opt size", value, &r.app.StorageOpt.Size, func(text string) (int64, error) {
+			if strings.Trim(text, "0123456789") == "" {
+				text += "B"
+			}
+			return parseQuota(text)
+		})
 	}
 }
 

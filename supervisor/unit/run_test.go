@@ -15,7 +15,7 @@ func TestFromRun(t *testing.T) {
 		Ports: []string{"127.0.0.1:18080:80", "53/udp"}, Labels: []string{"a=1", "b"},
 		Restart: "on-failure:3", Network: "bridge", WorkingDir: "/srv", User: "1000:1000", Memory: "512m", CPUs: "1.5", PidsLimit: "100",
 		StopSignal: "QUIT", StopTimeout: "30", Pull: "never", NoInit: true, ReadOnly: true,
-		CapAdd: []string{"SYS_TIME", "cap_net_admin", "NET_ADMIN"}, CapDrop: []string{"all"}, LogOpts: []string{"max-size=1m", "max-file=2"},
+		CapAdd: []string{"SYS_TIME", "cap_net_admin", "NET_ADMIN"}, CapDrop: []string{"all"}, LogOpts: []string{"max-size=1m", "max-file=2"}, StorageOpts: []string{"size=2g"},
 		Dir:      "/home/me",
 		Getenv:   func(name string) (string, bool) { return "/home/me", name == "HOME" },
 		ReadFile: func(string) ([]byte, error) { return []byte("A=file\nC=file\n"), nil },
@@ -44,6 +44,7 @@ read_only: true
 cap_add: [NET_ADMIN, SYS_TIME]
 cap_drop: [ALL]
 logging: {max_size: 1MiB, max_file: 2}
+storage_opt: {size: 2GiB}
 `), Options{Dir: "/home/me"})
 	if err != nil {
 		t.Fatal(err)
@@ -73,7 +74,7 @@ func TestFromRunErrors(t *testing.T) {
 		Name: "Web", Image: "", Restart: "sometimes", Network: "mine", WorkingDir: "rel", User: "a b", Memory: "512", CPUs: "0",
 		PidsLimit: "x", StopSignal: "NOPE", StopTimeout: "1y", Pull: "maybe", Ports: []string{"80:80:80:80", "1:1", "1:2"},
 		Volumes: []string{"./x:/x", "/y", "/y"}, Tmpfs: []string{"/t:size=1", "/t:huge"}, CapAdd: []string{"FOO"}, Labels: []string{"=x"},
-		Env: []string{"A", "=b"}, EnvFiles: []string{"gone"}, LogOpts: []string{"tag=x", "max-file=0"},
+		Env: []string{"A", "=b"}, EnvFiles: []string{"gone"}, LogOpts: []string{"tag=x", "max-file=0"}, StorageOpts: []string{"size=0", "inodes=5"},
 		ReadFile: func(string) ([]byte, error) { return nil, fs.ErrNotExist },
 	})
 	if err == nil {
@@ -88,12 +89,14 @@ image: "" is not an image, write it like nginx:1.27 or host/path:tag
 --user: "a b" is not a user, write it like 1000, www or 1000:1000
 --stop-signal: unknown signal "NOPE", names are like SIGTERM
 --stop-timeout: "1y" is not a duration, write it like 1m30s; the units are ms, s, m and h
---pull: "maybe" is unknown, it is missing, always or never
+--pull: "maybe" is unknown, it is missing, always, never or newer
 --memory: 512B is too little, the least is 6MiB
 --cpus: 0 is out of range, it goes from 0.01 to 4096
 --pids-limit: "x" is not a number of processes
 --log-opt: unknown option "tag", they are max-size and max-file
 --log-opt max-file: "0" is not a number of files, it goes from 1 to 1000
+--storage-opt size: 0B is too little, the least is 1MiB
+--storage-opt: unknown option "inodes=5", write size=10GiB
 --publish: "80:80:80:80": an IPv6 address: not supported yet
 --publish: host port 1/tcp is published twice
 --volume: "./x": the folder it starts from is not known, write an absolute path

@@ -31,7 +31,8 @@ const Service Kind = "service"
 type Container struct {
 	Name            string            `json:"name"`
 	Image           string            `json:"image"`
-	PullPolicy      string            `json:"pull_policy"`          // missing, always, never
+	PullPolicy      string            `json:"pull_policy"` // missing, always, never, newer
+	RegistryAuth    RegistryAuth      `json:"registry_auth,omitzero"`
 	Entrypoint      []string          `json:"entrypoint,omitempty"` // nil: the image's
 	Command         []string          `json:"command,omitempty"`    // nil: the image's
 	Environment     map[string]string `json:"environment,omitempty"`
@@ -45,7 +46,24 @@ type Container struct {
 	ReadOnly        bool              `json:"read_only,omitempty"`
 	CapAdd          []string          `json:"cap_add,omitempty"`
 	CapDrop         []string          `json:"cap_drop,omitempty"`
+	StorageOpt      StorageOpt        `json:"storage_opt,omitzero"`
 	Logging         Logging           `json:"logging"`
+}
+
+// RegistryAuth says where the credentials for the image's registry come from;
+// one of the kinds is set, or none. The secrets stay in their files, which are
+// read at every pull: none is ever part of a unit.
+type RegistryAuth struct {
+	Username     string `json:"username,omitempty"`      // with PasswordFile
+	PasswordFile string `json:"password_file,omitempty"` // paths are absolute
+	TokenFile    string `json:"token_file,omitempty"`
+	DockerConfig string `json:"docker_config,omitempty"`
+	Helper       string `json:"helper,omitempty"` // X for docker-credential-X
+}
+
+// StorageOpt bounds what a container writes to its own root.
+type StorageOpt struct {
+	Size int64 `json:"size,omitempty"` // bytes; 0: no bound
 }
 
 // Port is a published port.

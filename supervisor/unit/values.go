@@ -59,14 +59,14 @@ func (p *reader) setImage(n *node, d *draft) {
 func (p *reader) setPull(n *node, d *draft) { d.app.PullPolicy, _ = parsed(p, n, parsePull) }
 
 func parsePull(text string) (string, error) {
-	known := []string{"missing", "always", "never"}
+	known := []string{"missing", "always", "never", "newer"}
 	switch {
 	case slices.Contains(known, text):
 		return text, nil
-	case text == "newer":
-		return "", notYet(text)
+	case text == "if_not_present" || text == "IfNotPresent":
+		return "", faultf("write missing", "%q is unknown", text)
 	}
-	return "", faultf(cmp.Or(didYouMean(text, known), "it is missing, always or never"), "%q is unknown", text)
+	return "", faultf(cmp.Or(didYouMean(text, known), "it is missing, always, never or newer"), "%q is unknown", text)
 }
 
 // command reads a list, or text that is split as a shell does.
