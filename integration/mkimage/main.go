@@ -4,6 +4,7 @@
 //
 // A LAYER is a tar file, or BASE.tar:FULL.tar for what FULL has and BASE has
 // not: so two root file systems of Debian packages share their common part.
+// -generate adds layers made for measurements: manyfiles or big.
 // The image's reference name is "latest".
 package main
 
@@ -39,6 +40,7 @@ func main() {
 		expose     = flag.String("expose", "", "an exposed port")
 		volume     = flag.String("volume", "", "a volume")
 	)
+	made := flag.String("generate", "", "add generated layers: manyfiles or big")
 	flag.Parse()
 	cfg := v1.Config{
 		Env:        []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"},
@@ -52,13 +54,13 @@ func main() {
 	if *volume != "" {
 		cfg.Volumes = map[string]struct{}{*volume: {}}
 	}
-	if err := write(*out, cfg, flag.Args()); err != nil {
+	if err := write(*out, cfg, *made, flag.Args()); err != nil {
 		fmt.Fprintln(os.Stderr, "error: mkimage:", err)
 		os.Exit(1)
 	}
 }
 
-func write(out string, cfg v1.Config, files []string) error {
+func write(out string, cfg v1.Config, made string, files []string) error {
 	if out == "" || len(files) == 0 {
 		return errors.New("needs -out and at least one layer")
 	}
@@ -67,6 +69,13 @@ func write(out string, cfg v1.Config, files []string) error {
 		return err
 	}
 	defer os.RemoveAll(tmp)
+	if made != "" {
+		layers, err := generate(made, tmp)
+		if err != nil {
+			return err
+		}
+		files = append(files, layers...)
+	}
 	img := mutate.MediaType(empty.Image, types.OCIManifestSchema1)
 	img = mutate.ConfigMediaType(img, types.OCIConfigJSON)
 	for i, f := range files {
