@@ -19,10 +19,9 @@ const (
 
 	incompatChunked = 1 << 2
 
-	inodeSize   = 64
-	compactSize = 32 // of the smaller inodes that others write; also the unit of inode numbers
-	nidBits     = 5
-	direntSize  = 12
+	inodeSize  = 64
+	nidUnit    = 32 // an inode's number is its place in the metadata in these
+	direntSize = 12
 
 	layoutPlain  = 0
 	layoutInline = 2

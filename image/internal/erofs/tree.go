@@ -13,7 +13,7 @@ import (
 type Inode struct {
 	Mode      uint32 // type and permissions as in st_mode
 	UID, GID  uint32
-	Mtime     int64 // seconds since 1970; before that the format has none: it is 0 then
+	Mtime     int64 // seconds since 1970
 	MtimeNsec uint32
 
 	Data     Data              // of a regular file, from this image's Writer
@@ -22,8 +22,10 @@ type Inode struct {
 	Xattrs   map[string]string // by full name: "user.x", "security.capability"; nil is cheap
 	Children []Entry           // of a folder, in any order; Finish sorts them
 
-	nid   uint64 // 1 more than the number, so that 0 is none yet
-	nlink uint32
+	plan   *plan // that the rest belongs to
+	parent *Inode
+	nid    uint64
+	nlink  uint32
 }
 
 // Entry is a name in a folder.
@@ -36,10 +38,15 @@ type Entry struct {
 // that of an empty file.
 type Data struct {
 	Size   int64
-	block  uint32   // where it begins, if it is in one piece
-	inline string   // its last bytes, if they are to stand in the metadata
-	chunks []uint32 // blocks of its chunks, if it has holes
-	bits   uint8    // log2 of the chunks' size in blocks
+	inline []byte  // all of it, if it is to stand in the metadata
+	sparse *sparse // if it has holes
+	block  uint32  // else: where it begins
+}
+
+// sparse is the list of a file's chunks: the blocks where they begin, or chunkHole.
+type sparse struct {
+	chunks []uint32
+	bits   uint8 // log2 of how many blocks a chunk has
 }
 
 // IsFolder tells whether i is a folder.
