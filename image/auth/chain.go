@@ -2,6 +2,7 @@ package auth
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/google/go-containerregistry/pkg/authn"
@@ -19,10 +20,17 @@ type Refresher interface {
 type Source struct {
 	Keychain authn.Keychain
 	From     string // where the credentials come from, in words; empty: Origin of what Keychain finds
+	Note     string // what configured the source, for its errors; may be empty
 
-	// Registry is the only host that the keychain is asked for, as
-	// authn.Resource.RegistryStr gives it; empty: it is asked for all.
+	// Registry is the only host that the keychain is asked for, and Except are
+	// those that it is not, as authn.Resource.RegistryStr gives them. Without
+	// either it is asked for all.
 	Registry string
+	Except   map[string]bool
+}
+
+func (s Source) counts(registry string) bool {
+	return (s.Registry == "" || s.Registry == registry) && !s.Except[registry]
 }
 
 // Chain asks keychains in order. The first one that has credentials counts; an
@@ -50,12 +58,12 @@ func (c *Chain) Resolve(r authn.Resource) (authn.Authenticator, error) {
 // if nobody has credentials for r; Origin tells where others come from.
 func (c *Chain) ResolveContext(ctx context.Context, r authn.Resource) (authn.Authenticator, error) {
 	for _, s := range c.sources {
-		if s.Registry != "" && s.Registry != r.RegistryStr() {
+		if !s.counts(r.RegistryStr()) {
 			continue
 		}
 		a, err := authn.Resolve(ctx, s.Keychain, r)
 		if err != nil {
-			return nil, fmt.Errorf("credentials for %s: %w", r.RegistryStr(), err)
+			return nil, s.named(r, err)
 		}
 		if a == nil || a == authn.Anonymous {
 			continue
@@ -68,10 +76,25 @@ func (c *Chain) ResolveContext(ctx context.Context, r authn.Resource) (authn.Aut
 	return authn.Anonymous, nil
 }
 
+// named adds the registry, unless the error names it, and the note.
+func (s Source) named(r authn.Resource, err error) error {
+	var known *Error
+	if errors.As(err, &known) {
+		if s.Note == "" {
+			return err
+		}
+		err = known.Err
+	}
+	if s.Note != "" {
+		err = fmt.Errorf("%s: %w", s.Note, err)
+	}
+	return &Error{r.RegistryStr(), err}
+}
+
 // Invalidate implements Refresher.
 func (c *Chain) Invalidate(registry string) {
 	for _, s := range c.sources {
-		if r, ok := s.Keychain.(Refresher); ok && (s.Registry == "" || s.Registry == registry) {
+		if r, ok := s.Keychain.(Refresher); ok && s.counts(registry) {
 			r.Invalidate(registry)
 		}
 	}
@@ -90,13 +113,3 @@ func (f *found) AuthorizationContext(ctx context.Context) (*authn.AuthConfig, er
 
 // Origin implements what function Origin looks for.
 func (f *found) Origin() string { return f.from }
-
-// Origin tells in words where credentials come from, such as the path of a
-// file, for "access denied (credentials from ...)". It is empty if they are
-// anonymous or do not say.
-func Origin(a authn.Authenticator) string {
-	if o, ok := a.(interface{ Origin() string }); ok {
-		return o.Origin()
-	}
-	return ""
-}
