@@ -6,10 +6,15 @@
 //
 //	sha256/HEX   a blob, read-only, verified: the name is the digest of the content
 //	diffid/HEX   the digest of what layer blob HEX unpacks to, once that was seen
+//	partial/HEX  a blob whose download is not done, with HEX.log, which says what
+//	             of it is there; kept for the next try
 //	tmp/         what is being written; emptied by Open
 //
 // A blob is visible only under its final name, which it gets after its size
 // and digest were checked and its bytes are on the disk.
+//
+// Read first: Store, and for what comes from afar Download (download.go), its
+// connections (fetch.go) and the file that it fills (partial.go).
 package blob
 
 import (
@@ -23,6 +28,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 
 	"github.com/wherry-run/wherry/image/internal/disk"
 )
@@ -47,20 +53,28 @@ func (e *MismatchError) Error() string {
 func (e *MismatchError) Is(target error) bool { return target == ErrMismatch }
 
 // Store is a folder of blobs.
-type Store struct{ dir string }
+type Store struct {
+	dir  string
+	boot string // names the kernel's run, see partial
+
+	splitFrom, partSize int64 // see defaultSplit
+
+	mu     sync.Mutex
+	active map[string]*Download // by digest
+}
 
 // Open makes the folders if need be and removes what an interrupted write left.
 func Open(dir string) (*Store, error) {
-	s := &Store{dir}
+	s := &Store{dir: dir, boot: bootID(), splitFrom: defaultSplit, partSize: defaultPart, active: map[string]*Download{}}
 	if err := disk.RemoveAll(s.path("tmp", "")); err != nil {
 		return nil, err
 	}
-	for _, sub := range []string{"sha256", "diffid", "tmp"} {
+	for _, sub := range []string{"sha256", "diffid", "partial", "tmp"} {
 		if err := os.MkdirAll(s.path(sub, ""), 0o700); err != nil {
 			return nil, err
 		}
 	}
-	return s, nil
+	return s, s.tidyPartials()
 }
 
 func (s *Store) path(sub, name string) string { return filepath.Join(s.dir, sub, name) }
