@@ -36,14 +36,3 @@ func (s *Store) Load(ctx context.Context, r io.Reader, o LoadOptions) ([]Image, 
 func (s *Store) LoadFolder(ctx context.Context, dir string, o LoadOptions) ([]Image, error) {
 	return nil, errors.ErrUnsupported
 }
-
-// Save writes the images that refs name, with these names, to w.
-func (s *Store) Save(ctx context.Context, w io.Writer, f Format, refs []string) error {
-	return errors.ErrUnsupported
-}
-
-// SaveFolder writes an OCI layout to dir, which is made if need be. A layout
-// that is there already keeps its other images.
-func (s *Store) SaveFolder(ctx context.Context, dir string, refs []string) error {
-	return errors.ErrUnsupported
-}
