@@ -45,7 +45,7 @@ func TestRegistryFaults(t *testing.T) {
 		{"forbidden", imagetest.Fault{Path: "/manifests/", Status: 403}, ErrDenied, []string{"resolve", "access denied"}},
 		{"down", imagetest.Fault{Status: 500}, ErrUnavailable, []string{"resolve", "answers 500"}},
 		{"manifest is no manifest", imagetest.Fault{Path: "/manifests/", Replace: func([]byte) []byte { return []byte("<html>") }}, nil, []string{"resolve"}},
-		{"manifest is huge", imagetest.Fault{Path: "/manifests/", Replace: func([]byte) []byte { return make([]byte, maxManifest+1) }}, nil, []string{"resolve", "larger than 4.0 MiB"}},
+		{"manifest is huge", imagetest.Fault{Path: "/manifests/", Replace: func([]byte) []byte { return make([]byte, 4<<20+1) }}, nil, []string{"resolve", "larger than 4.0 MiB"}},
 		{"old manifest", imagetest.Fault{Path: "/manifests/", Replace: func([]byte) []byte { return []byte(`{"schemaVersion":1}`) },
 			Header: func(h http.Header) { h.Set("Content-Type", "application/vnd.docker.distribution.manifest.v1+json") }}, nil, []string{"not supported"}},
 		{"an artifact", imagetest.Fault{Path: "/manifests/", Replace: func(b []byte) []byte {
@@ -339,7 +339,7 @@ func TestDiskFull(t *testing.T) {
 				t.Error(err)
 			}
 			assertClean(t, s)
-			if _, err := s.GC(ctx, true); err != nil {
+			if _, err := s.Collect(ctx, GCOptions{}); err != nil {
 				t.Error(err)
 			}
 			pullOKImage(t, r, s, "tiny:1", oneFile("f", "1"))

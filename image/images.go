@@ -3,7 +3,6 @@ package image
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -50,8 +49,17 @@ func (s *Store) List() ([]Image, error) {
 	return all, nil
 }
 
-// findLocked also returns the name, if ref is one.
+// findLocked finds an image for somebody who may go on to use it. It also
+// returns the name, if ref is one.
 func (s *Store) findLocked(ref string) (rec index.Image, name string, err error) {
+	rec, name, err = s.lookupLocked(ref)
+	if err == nil {
+		s.askedLocked(rec.Digest)
+	}
+	return rec, name, err
+}
+
+func (s *Store) lookupLocked(ref string) (rec index.Image, name string, err error) {
 	if !strings.HasPrefix(ref, "sha256:") {
 		r, err := s.parseRef(ref)
 		if err != nil {
@@ -123,9 +131,21 @@ type RemoveResult struct {
 // By digest, or a prefix of one, the image goes with all its names. The files
 // of layers are gone from sight at once and from the disk soon.
 func (s *Store) Remove(ctx context.Context, ref string) (RemoveResult, error) {
+	res, err := s.untag(ref)
+	if err != nil {
+		return RemoveResult{}, err
+	}
+	if err := s.sweep(ctx, &res); err != nil {
+		return res, fmt.Errorf("remove %s: %w", ref, err)
+	}
+	return res, nil
+}
+
+// untag takes a name, or an image with all its names, out of the index.
+func (s *Store) untag(ref string) (RemoveResult, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	rec, name, err := s.findLocked(ref)
+	rec, name, err := s.lookupLocked(ref)
 	if err != nil {
 		return RemoveResult{}, err
 	}
@@ -147,7 +167,7 @@ func (s *Store) Remove(ctx context.Context, ref string) (RemoveResult, error) {
 		return RemoveResult{}, fmt.Errorf("remove %s: %w", ref, err)
 	}
 	s.idx = next
-	return res, s.sweepLocked(ctx, &res)
+	return res, nil
 }
 
 func (s *Store) checkUnused(rec index.Image) error {
@@ -161,85 +181,4 @@ func (s *Store) checkUnused(rec index.Image) error {
 		}
 	}
 	return nil
-}
-
-// GC deletes what no image, lease or running pull needs: the rest of pulls
-// that were cut off, and, with nameless, images that have lost their last name
-// and are not leased.
-func (s *Store) GC(ctx context.Context, nameless bool) (RemoveResult, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	res := RemoveResult{Untagged: []string{}, Deleted: []string{}}
-	next, changed := s.idx.Clone(), false
-	for digest, rec := range s.idx.Images {
-		if !nameless || len(s.idx.NamesOf(digest)) > 0 || errors.Is(s.checkUnused(rec), ErrInUse) {
-			continue
-		}
-		delete(next.Images, digest)
-		changed = true
-	}
-	if changed {
-		if err := next.Save(); err != nil {
-			return res, err
-		}
-		s.idx = next
-	}
-	return res, s.sweepLocked(ctx, &res)
-}
-
-// needed is the mark phase: the blobs and layer keys that must stay.
-func needed(x *index.Index, leases []index.Lease, pins map[string]int) map[string]bool {
-	keep := map[string]bool{}
-	for _, rec := range x.Images {
-		keep[rec.Digest], keep[rec.ConfigID] = true, true
-		for _, l := range rec.Layers {
-			keep[l.Digest], keep[l.Key] = true, true
-		}
-	}
-	for _, l := range leases {
-		for _, key := range l.Keys {
-			keep[key] = true
-		}
-	}
-	for name := range pins {
-		keep[name] = true
-	}
-	return keep
-}
-
-// sweepLocked deletes what is not needed.
-func (s *Store) sweepLocked(ctx context.Context, res *RemoveResult) error {
-	leases, err := s.leasesLocked()
-	if err != nil {
-		return err
-	}
-	keep := needed(s.idx, leases, s.pins)
-	keys, err := s.layers.List()
-	if err != nil {
-		return err
-	}
-	blobs, err := s.blobs.List()
-	if err != nil {
-		return err
-	}
-	sweep := func(name, id string, remove func(string) (int64, error)) error {
-		if keep[name] || ctx.Err() != nil {
-			return ctx.Err()
-		}
-		n, err := remove(name)
-		if err == nil {
-			res.Deleted = append(res.Deleted, id)
-			res.Freed += n
-		}
-		return err
-	}
-	for _, key := range keys {
-		err = errors.Join(err, sweep(key, "sha256:"+key, s.layers.Remove))
-	}
-	for _, digest := range blobs {
-		err = errors.Join(err, sweep(digest, digest, s.blobs.Remove))
-	}
-	slices.Sort(res.Deleted)
-	res.Deleted = slices.Compact(res.Deleted)
-	return err
 }

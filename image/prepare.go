@@ -56,7 +56,7 @@ func (s *Store) Prepare(ctx context.Context, digest, id, dir string, o PrepareOp
 	if err != nil {
 		return nil, fmt.Errorf("prepare %s: %w", id, err)
 	}
-	stack, root, err := s.lease(digest, id)
+	stack, root, err := s.lease(digest, id, dir)
 	if err != nil {
 		return nil, fmt.Errorf("prepare %s: %w", id, err)
 	}
@@ -73,7 +73,7 @@ func (s *Store) Prepare(ctx context.Context, digest, id, dir string, o PrepareOp
 
 // lease takes the lease and returns the layers to mount, and the attributes of
 // the root folder if an archive has an entry for it.
-func (s *Store) lease(digest, id string) (overlay.Stack, *layer.RootMeta, error) {
+func (s *Store) lease(digest, id, dir string) (overlay.Stack, *layer.RootMeta, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	rec, ok := s.idx.Images[digest]
@@ -81,7 +81,7 @@ func (s *Store) lease(digest, id string) (overlay.Stack, *layer.RootMeta, error)
 		return overlay.Stack{}, nil, fmt.Errorf("%w: %s", ErrNotFound, digest)
 	}
 	stack := overlay.Stack{Empty: s.layers.Empty()}
-	lease := index.Lease{ID: id, Digest: digest}
+	lease := index.Lease{ID: id, Digest: digest, Dir: dir}
 	var root *layer.RootMeta
 	for _, l := range slices.Backward(rec.Layers) {
 		// Overlayfs takes a folder once. What a layer has shows where it
@@ -102,7 +102,7 @@ func (s *Store) lease(digest, id string) (overlay.Stack, *layer.RootMeta, error)
 			break
 		}
 	}
-	return stack, root, s.idx.SetLease(lease)
+	return stack, root, s.setLeaseLocked(lease)
 }
 
 var defaultRoot = layer.RootMeta{Mode: 0o755}
@@ -177,7 +177,7 @@ func modeBits(m uint32) fs.FileMode {
 func (s *Store) Release(id string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.idx.DropLease(id)
+	return s.dropLeaseLocked(id)
 }
 
 // Leases lists the ids that hold layers.

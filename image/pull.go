@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -23,10 +24,10 @@ func (s *Store) Pull(ctx context.Context, ref string, o PullOptions) (Image, err
 	if err != nil {
 		return Image{}, err
 	}
-	p := &pull{s: s, ref: r, name: r.String(), platform: o.Platform.or(s.platform), progress: o.Progress}
+	p := &pull{s: s, ref: r, name: r.String(), platform: o.Platform.or(s.platform), progress: o.Progress, credentials: o.Credentials}
 	switch o.Policy {
 	case Missing, Never, "":
-		img, ok, err := p.local()
+		img, ok, err := p.local(ctx, o.Policy == Never)
 		if ok || err != nil {
 			return img, s.stepFailed(StepResolve, p.name, err)
 		}
@@ -43,10 +44,11 @@ func (s *Store) Pull(ctx context.Context, ref string, o PullOptions) (Image, err
 
 // pull is one Pull that may need the registry.
 type pull struct {
-	s        *Store
-	ref      reference
-	name     string
-	platform Platform
+	s           *Store
+	ref         reference
+	name        string
+	platform    Platform
+	credentials *Credentials // the pull's own; nil: none
 
 	mu       sync.Mutex // Progress is called by one goroutine at a time
 	progress func(Progress)
@@ -55,25 +57,37 @@ type pull struct {
 
 // local looks for the image in the store. A digest in the name is enough: no
 // registry can have anything else under it.
-func (p *pull) local() (Image, bool, error) {
+func (p *pull) local(ctx context.Context, offline bool) (Image, bool, error) {
 	s := p.s
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	digest, ok := s.idx.Names[p.name]
+	rec, ok := p.findLocked()
+	s.mu.Unlock()
 	if !ok {
-		if digest = p.ref.digest(); digest == "" {
-			return Image{}, false, nil
-		}
-	}
-	rec, ok := s.idx.Images[digest]
-	if !ok || !p.satisfiedBy(rec) {
 		return Image{}, false, nil
+	}
+	// The policy may have changed since it was pulled.
+	if err := p.admit(ctx, subject{digest: rec.Digest, indexes: rec.Indexes, offline: offline}); err != nil {
+		return Image{}, false, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if again, ok := p.findLocked(); !ok || again.Digest != rec.Digest {
+		return Image{}, false, nil // it went meanwhile
 	}
 	if err := s.nameLocked(p.name, rec); err != nil {
 		return Image{}, false, err
 	}
 	img, err := s.imageLocked(rec)
 	return img, err == nil, err
+}
+
+func (p *pull) findLocked() (index.Image, bool) {
+	digest, ok := p.s.idx.Names[p.name]
+	if !ok {
+		digest = p.ref.digest()
+	}
+	rec, ok := p.s.idx.Images[digest]
+	return rec, ok && p.satisfiedBy(rec)
 }
 
 func (p *pull) satisfiedBy(rec index.Image) bool {
@@ -92,13 +106,13 @@ func (p *pull) satisfiedBy(rec index.Image) bool {
 func (p *pull) run(ctx context.Context) (Image, error) {
 	s := p.s
 	p.report(Progress{Step: string(StepResolve)})
-	repo, err := s.connect(ctx, p.ref)
-	if err != nil {
-		return Image{}, s.stepFailed(StepResolve, p.name, err)
-	}
+	repo := s.connect(p.ref, p.credentials)
 	res, err := repo.resolve(ctx, p.ref.Identifier(), p.platform)
 	if err != nil {
 		return Image{}, s.stepFailed(StepResolve, p.name, err)
+	}
+	if err := p.admit(ctx, subject{digest: res.digest, indexes: res.indexes, repo: repo}); err != nil {
+		return Image{}, err
 	}
 	p.pin(res)
 	defer p.unpin()
@@ -208,7 +222,7 @@ func (p *pull) commit(res *resolved, keys []string) (Image, error) {
 	}
 	rec := index.Image{
 		Digest: res.digest, ConfigID: res.configID, Size: res.size,
-		Platform: res.platform.String(), Layers: []index.Layer{}, PulledAt: time.Now().UTC(),
+		Platform: res.platform.String(), Layers: []index.Layer{}, PulledAt: time.Now().UTC(), Indexes: res.indexes,
 	}
 	for i, j := range res.layers {
 		rec.Layers = append(rec.Layers, index.Layer{Digest: j.desc.Digest.String(), DiffID: j.diffID, Size: j.desc.Size, Key: keys[i]})
@@ -224,8 +238,15 @@ func (p *pull) commit(res *resolved, keys []string) (Image, error) {
 // nameLocked makes name stand for rec. An image that loses its last name to it
 // stays until it is removed by digest, or by GC.
 func (s *Store) nameLocked(name string, rec index.Image) error {
+	s.askedLocked(rec.Digest)
+	s.touchLocked(rec.Digest)
 	old, ok := s.idx.Images[rec.Digest]
-	if ok && s.idx.Names[name] == rec.Digest && sameLayers(old, rec) {
+	for _, digest := range old.Indexes {
+		if !slices.Contains(rec.Indexes, digest) {
+			rec.Indexes = append(slices.Clip(rec.Indexes), digest)
+		}
+	}
+	if ok && s.idx.Names[name] == rec.Digest && sameLayers(old, rec) && len(old.Indexes) == len(rec.Indexes) {
 		return nil
 	}
 	next := s.idx.Clone()
@@ -260,22 +281,10 @@ func (p *pull) pin(res *resolved) {
 			p.pinned = append(p.pinned, layer.Key(j.chain))
 		}
 	}
-	p.s.mu.Lock()
-	defer p.s.mu.Unlock()
-	for _, name := range p.pinned {
-		p.s.pins[name]++
-	}
+	p.s.pinNames(p.pinned)
 }
 
-func (p *pull) unpin() {
-	p.s.mu.Lock()
-	defer p.s.mu.Unlock()
-	for _, name := range p.pinned {
-		if p.s.pins[name]--; p.s.pins[name] == 0 {
-			delete(p.s.pins, name)
-		}
-	}
-}
+func (p *pull) unpin() { p.s.unpinNames(p.pinned) }
 
 func (p *pull) report(pr Progress) {
 	if p.progress == nil {

@@ -1,6 +1,7 @@
 package image
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -18,6 +19,7 @@ import (
 	"github.com/wherry-run/wherry/image/internal/disk"
 	"github.com/wherry-run/wherry/image/internal/index"
 	"github.com/wherry-run/wherry/image/internal/layer"
+	"github.com/wherry-run/wherry/image/internal/registry"
 )
 
 // maxLayers is how many layers are fetched and unpacked at a time.
@@ -42,9 +44,16 @@ type Store struct {
 	slots   chan struct{} // layers being fetched
 	flights flights
 
+	holds func(context.Context) ([]Hold, error) // Options.Holds
+	now   func() time.Time
+	sizes sizes
+
+	vouched vouched
+
 	mu   sync.Mutex
-	idx  *index.Index
+	idx  *index.Index   // one that is in use never changes, the next takes its place
 	pins map[string]int // blobs and layers that running pulls need
+	gc   sweeping
 }
 
 // Open opens or makes a store, and removes what an interrupted pull left.
@@ -62,9 +71,15 @@ func Open(o Options) (_ *Store, err error) {
 	s := &Store{
 		root: root, platform: o.Platform.or(HostPlatform()),
 		log: o.Logger, backoff: backoff, reserve: o.Reserve, statfs: disk.StatFS,
+		holds: o.Holds, now: time.Now, gc: sweeping{doomed: map[string]chan struct{}{}},
 		sync: &disk.Syncer{Path: root}, slots: make(chan struct{}, maxLayers), flights: flights{m: map[string]*flight{}}, pins: map[string]int{},
 	}
-	s.registries.Store(newRegistries(o))
+	how := newRegistries(o, s.wait)
+	if how.err != nil {
+		return nil, fmt.Errorf("image store: %w", how.err)
+	}
+	s.registries.Store(how)
+	s.vouched.path = trustPath(root)
 	images := filepath.Join(root, "images")
 	// Others may have folders below the root that a container's user has to
 	// pass; what is the store's own is closed.
@@ -170,7 +185,7 @@ type Config struct {
 
 // Errors that callers tell apart with errors.Is.
 var (
-	ErrNotFound = errors.New("no such image")
+	ErrNotFound = registry.ErrNotFound
 	ErrInUse    = errors.New("image is in use")
 	ErrInvalid  = errors.New("invalid image reference")
 	ErrCorrupt  = errors.New("content does not match its digest")

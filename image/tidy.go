@@ -1,10 +1,6 @@
 package image
 
-import (
-	"context"
-	"errors"
-	"time"
-)
+import "time"
 
 // Hold keeps an image from being deleted by GC.
 type Hold struct {
@@ -29,13 +25,8 @@ type GCOptions struct {
 type GCResult struct {
 	RemoveResult
 	Images []string  `json:"images"` // digests of the images that went
+	Blobs  []string  `json:"blobs"`  // compressed layers of images that stay, which went as the last resort
 	Disk   DiskState `json:"disk"`   // afterwards
-}
-
-// Collect deletes what no container, lease, hold or running pull needs, within the
-// limits of o. Where it stops short of Low, the disk state says so.
-func (s *Store) Collect(ctx context.Context, o GCOptions) (GCResult, error) {
-	return GCResult{}, errors.ErrUnsupported
 }
 
 // Explanation says why an image stays or goes.
@@ -47,11 +38,6 @@ type Explanation struct {
 	Size    int64     `json:"size"`    // bytes on disk
 	Frees   int64     `json:"frees"`   // bytes that only this image takes
 	LastUse time.Time `json:"last_use,omitzero"`
-}
-
-// Explain says what Collect(o) would do with the image and why.
-func (s *Store) Explain(ctx context.Context, ref string, o GCOptions) (Explanation, error) {
-	return Explanation{}, errors.ErrUnsupported
 }
 
 // DiskState is how full the store's file system is.
@@ -83,22 +69,3 @@ type ImageUsage struct {
 	Size   int64    `json:"size"`   // blobs and layers
 	Unique int64    `json:"unique"` // what no other image shares
 }
-
-// Usage measures. It reads the sizes of all writable layers: seconds on a large
-// store, never under a lock that pulls or starts wait for.
-func (s *Store) Usage(ctx context.Context) (Usage, error) { return Usage{}, errors.ErrUnsupported }
-
-// RateLimit is what a registry last said about how many pulls are left.
-type RateLimit struct {
-	Registry  string        `json:"registry"`
-	Limit     int           `json:"limit"`
-	Remaining int           `json:"remaining"`
-	Window    time.Duration `json:"window"` // nanoseconds
-	At        time.Time     `json:"at"`
-
-	// Until is set while the registry wants no requests (429 with Retry-After).
-	Until time.Time `json:"until,omitzero"`
-}
-
-// RateLimits returns what the registries that were spoken to have said.
-func (s *Store) RateLimits() []RateLimit { return nil }

@@ -1,9 +1,17 @@
 package image
 
 import (
+	"cmp"
+	"context"
+	"errors"
 	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
 
 	"github.com/wherry-run/wherry/image/internal/disk"
+	"github.com/wherry-run/wherry/image/internal/index"
 )
 
 // maxReserve is the most that pulls leave free by default.
@@ -37,3 +45,187 @@ func (s *Store) Disk() (DiskState, error) {
 	}
 	return diskState(s.root, st, s.reserve), nil
 }
+
+// sizes remembers what layers take on disk.
+type sizes struct {
+	mu      sync.Mutex
+	known   index.Sizes // nil: not read yet
+	changed bool
+}
+
+// get returns a size that is known.
+func (z *sizes) get(x *index.Index, key string) (disk.Tree, bool) {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	if z.known == nil {
+		z.known = x.LoadSizes()
+	}
+	t, ok := z.known[key]
+	return disk.Tree{Bytes: t[0], Files: t[1]}, ok
+}
+
+func (z *sizes) put(key string, t disk.Tree) {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	z.known[key], z.changed = [2]int64{t.Bytes, t.Files}, true
+}
+
+// take forgets a layer that is gone.
+func (z *sizes) take(key string) (disk.Tree, bool) {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	t, ok := z.known[key]
+	if ok {
+		delete(z.known, key)
+		z.changed = true
+	}
+	return disk.Tree{Bytes: t[0], Files: t[1]}, ok
+}
+
+func (z *sizes) save(x *index.Index) error {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	if !z.changed {
+		return nil
+	}
+	z.changed = false
+	return x.SaveSizes(z.known)
+}
+
+// index returns the index as it is now; it never changes.
+func (s *Store) index() *index.Index {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.idx
+}
+
+// sizeOf is what a blob or layer takes on disk. A layer is measured once.
+func (s *Store) sizeOf(ctx context.Context, name string) (disk.Tree, error) {
+	if strings.HasPrefix(name, "sha256:") {
+		n, ok := s.blobs.Size(name)
+		if !ok {
+			return disk.Tree{}, nil
+		}
+		return disk.Tree{Bytes: (n + blockSize - 1) / blockSize * blockSize, Files: 1}, nil
+	}
+	if t, ok := s.sizes.get(s.index(), name); ok {
+		return t, nil
+	}
+	t, err := disk.Measure(ctx, filepath.Join(s.root, "layers", name))
+	if ctx.Err() != nil {
+		return t, ctx.Err()
+	}
+	i, ok := s.layers.Get(name)
+	if !ok {
+		return t, nil // it is being deleted
+	}
+	if err != nil { // not root, and folders that nobody else may read
+		t = disk.Tree{Bytes: i.Size, Files: int64(i.Entries)}
+	}
+	s.sizes.put(name, t)
+	return t, nil
+}
+
+// blockSize is what files of common file systems are rounded up to.
+const blockSize = 4096
+
+// sizeAll fills in the sizes of everything that images have.
+func (s *Store) sizeAll(ctx context.Context, c census) error {
+	for _, sub := range c.images {
+		for _, name := range sub.parts {
+			if _, ok := c.sizes[name]; ok {
+				continue
+			}
+			t, err := s.sizeOf(ctx, name)
+			if err != nil {
+				return err
+			}
+			c.sizes[name] = t
+		}
+	}
+	return s.sizes.save(s.index())
+}
+
+// Usage measures. It reads the sizes of all writable layers: seconds on a large
+// store, never under a lock that pulls or starts wait for.
+func (s *Store) Usage(ctx context.Context) (Usage, error) {
+	u := Usage{Images: []ImageUsage{}, Leases: map[string]int64{}}
+	err := errors.Join(s.usageOfImages(ctx, &u), s.usageOfRest(ctx, &u))
+	if err != nil {
+		err = fmt.Errorf("image store: usage: %w", err)
+	}
+	return u, err
+}
+
+func (s *Store) usageOfImages(ctx context.Context, u *Usage) error {
+	c := census{sizes: map[string]disk.Tree{}}
+	idx := s.index()
+	for digest, rec := range idx.Images {
+		c.images = append(c.images, subject{digest: digest, names: idx.NamesOf(digest), parts: partsOf(rec)})
+	}
+	if err := s.sizeAll(ctx, c); err != nil {
+		return err
+	}
+	users := c.users()
+	for _, sub := range c.images {
+		i := ImageUsage{Digest: sub.digest, Names: sub.names, Unique: c.unique(sub, users).Bytes, Size: c.size(sub)}
+		u.Images = append(u.Images, i)
+	}
+	slices.SortFunc(u.Images, func(a, b ImageUsage) int {
+		return cmp.Or(cmp.Compare(b.Size, a.Size), cmp.Compare(a.Digest, b.Digest))
+	})
+	return nil
+}
+
+// size is what the image takes, with what it shares.
+func (c census) size(sub subject) int64 {
+	var sum int64
+	for _, p := range sub.parts {
+		sum += c.sizes[p].Bytes
+	}
+	return sum
+}
+
+func (s *Store) usageOfRest(ctx context.Context, u *Usage) error {
+	all, err := s.items()
+	if err != nil {
+		return err
+	}
+	for _, it := range all {
+		t, err := s.sizeOf(ctx, it.name)
+		if err != nil {
+			return err
+		}
+		if it.layer {
+			u.Layers += t.Bytes
+		} else {
+			u.Blobs += t.Bytes
+		}
+	}
+	s.mu.Lock()
+	leases, err := s.leasesLocked()
+	s.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	for _, l := range leases {
+		if l.Dir == "" {
+			continue // taken by an older version
+		}
+		t, err := disk.Measure(ctx, filepath.Join(l.Dir, "upper"))
+		if err != nil {
+			return err
+		}
+		u.Leases[l.ID] = t.Bytes
+	}
+	trash, err := disk.Measure(ctx, s.trash())
+	if err != nil {
+		return err
+	}
+	u.Trash = trash.Bytes
+	u.Partial, err = s.partialSize()
+	return err
+}
+
+// trash is the folder of layers that are being deleted.
+func (s *Store) trash() string { return filepath.Join(s.root, "layers", "trash") }

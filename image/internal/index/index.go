@@ -6,10 +6,12 @@
 //
 //	index.json   images by manifest digest, and names; replaced as a whole
 //	leases/ID    one lease: the image that run ID uses
+//	used/HEX     empty; its time is the last use of the image with that digest
+//	sizes.json   what layers take on disk; may be deleted at any time
 //
 // The index is durable. A lease survives the end of the process but is not
 // synced: what it protects, a mounted root file system, does not survive a
-// power cut either.
+// power cut either. Nor are the times of use.
 package index
 
 import (
@@ -45,6 +47,10 @@ type Image struct {
 	Platform string    `json:"platform"`
 	Layers   []Layer   `json:"layers"`
 	PulledAt time.Time `json:"pulled_at"`
+
+	// Indexes are the digests of the indexes that it was chosen from, the
+	// outermost first: what signs one of them signs the image.
+	Indexes []string `json:"indexes,omitempty"`
 }
 
 // Index is the content of index.json. It is not safe for concurrent use.
@@ -113,6 +119,7 @@ type Lease struct {
 	ID     string   `json:"-"`
 	Digest string   `json:"digest"`
 	Keys   []string `json:"layers"`
+	Dir    string   `json:"dir,omitempty"` // where the writable layer stands
 }
 
 func (x *Index) leasePath(id string) (string, error) {
@@ -145,10 +152,18 @@ func (x *Index) DropLease(id string) error {
 	if err != nil {
 		return err
 	}
-	if err := os.Remove(path); !errors.Is(err, fs.ErrNotExist) {
-		return err
+	return remove(path)
+}
+
+// Lease returns the lease of a run.
+func (x *Index) Lease(id string) (Lease, bool) {
+	l := Lease{ID: id}
+	path, err := x.leasePath(id)
+	if err != nil {
+		return l, false
 	}
-	return nil
+	b, err := os.ReadFile(path)
+	return l, err == nil && json.Unmarshal(b, &l) == nil
 }
 
 // Leases reads all leases, sorted by id. What a crash cut off is removed and
