@@ -22,15 +22,15 @@ func (s *Store) Explain(ctx context.Context, ref string, o GCOptions) (Explanati
 	if err != nil {
 		return Explanation{}, fmt.Errorf("image %s: %w", ref, err)
 	}
-	for _, v := range judge(c, o) {
+	for _, v := range decide(c, o) {
 		if v.digest == rec.Digest {
-			return explanation(v, name, c.size(v.subject)), nil
+			return explanation(v, name, c.size(v.candidate)), nil
 		}
 	}
 	return Explanation{}, fmt.Errorf("%w: %s", ErrNotFound, ref) // gone meanwhile
 }
 
-func explanation(v verdict, name string, size int64) Explanation {
+func explanation(v fate, name string, size int64) Explanation {
 	e := Explanation{
 		Image: name, Digest: v.digest, Stays: !v.goes, Reasons: v.reasons,
 		Size: size, Frees: v.unique.Bytes, LastUse: v.used,

@@ -28,17 +28,17 @@ func (o GCOptions) withDefaults() GCOptions {
 }
 
 // census is all that the fate of images depends on. Making it reads the disk;
-// judging it does not.
+// deciding it does not.
 type census struct {
 	now    time.Time
 	disk   disk.Stat
-	images []subject
+	images []candidate
 	fixed  map[string]bool      // blobs and layers that stay in any case
 	sizes  map[string]disk.Tree // of blobs and layers
 }
 
-// subject is one image.
-type subject struct {
+// candidate is one image.
+type candidate struct {
 	digest string
 	names  []string
 	parts  []string // its blobs and layers, each once
@@ -48,29 +48,29 @@ type subject struct {
 }
 
 // last is when anybody last wanted it.
-func (s subject) last() time.Time {
+func (s candidate) last() time.Time {
 	if s.used.After(s.pulled) {
 		return s.used
 	}
 	return s.pulled
 }
 
-// verdict says what becomes of an image.
-type verdict struct {
-	subject
+// fate says what becomes of an image.
+type fate struct {
+	candidate
 	goes    bool
 	reasons []string
 	rank    int       // among those that nobody needs: 1 goes first; 0: it is needed or too young
 	unique  disk.Tree // what it does not share
 }
 
-// judge decides about all images. Those that go come first, in their order.
-func judge(c census, o GCOptions) []verdict {
+// decide decides about all images. Those that go come first, in their order.
+func decide(c census, o GCOptions) []fate {
 	o = o.withDefaults()
 	users := c.users()
-	var stay, free []verdict
+	var stay, free []fate
 	for _, s := range c.images {
-		v := verdict{subject: s, unique: c.unique(s, users)}
+		v := fate{candidate: s, unique: c.unique(s, users)}
 		if v.reasons = slices.Clone(s.needed); len(v.reasons) == 0 {
 			v.reasons = tooYoung(s, c.now, o.MinAge)
 		}
@@ -80,17 +80,17 @@ func judge(c census, o GCOptions) []verdict {
 		}
 		free = append(free, v)
 	}
-	slices.SortFunc(free, func(a, b verdict) int {
-		named := func(v verdict) int { return min(len(v.names), 1) }
+	slices.SortFunc(free, func(a, b fate) int {
+		named := func(v fate) int { return min(len(v.names), 1) }
 		return cmp.Or(cmp.Compare(named(a), named(b)), a.last().Compare(b.last()), cmp.Compare(a.digest, b.digest))
 	})
-	slices.SortFunc(stay, func(a, b verdict) int { return cmp.Compare(a.digest, b.digest) })
+	slices.SortFunc(stay, func(a, b fate) int { return cmp.Compare(a.digest, b.digest) })
 	return append(c.choose(free, users, o), stay...)
 }
 
 // choose says which of the images that nobody needs go: nameless ones always,
 // others as long as there is too little room.
-func (c census) choose(free []verdict, users map[string]int, o GCOptions) []verdict {
+func (c census) choose(free []fate, users map[string]int, o GCOptions) []fate {
 	over := overfull(c.disk, float64(o.High))
 	goal := excess(c.disk, float64(o.Low))
 	if over == "" {
@@ -105,7 +105,7 @@ func (c census) choose(free []verdict, users map[string]int, o GCOptions) []verd
 		v.goes = len(v.names) == 0 || o.All || !enough
 		if v.goes {
 			gone++
-			freed = freed.Plus(c.release(v.subject, users))
+			freed = freed.Plus(c.release(v.candidate, users))
 		}
 	}
 	for i := range free {
@@ -140,7 +140,7 @@ func (c census) users() map[string]int {
 }
 
 // unique is what only this image takes.
-func (c census) unique(s subject, users map[string]int) disk.Tree {
+func (c census) unique(s candidate, users map[string]int) disk.Tree {
 	var sum disk.Tree
 	for _, p := range s.parts {
 		if users[p] == 1 && !c.fixed[p] {
@@ -151,7 +151,7 @@ func (c census) unique(s subject, users map[string]int) disk.Tree {
 }
 
 // release takes an image out of users and returns what is free then.
-func (c census) release(s subject, users map[string]int) disk.Tree {
+func (c census) release(s candidate, users map[string]int) disk.Tree {
 	sum := c.unique(s, users)
 	for _, p := range s.parts {
 		users[p]--
@@ -159,7 +159,7 @@ func (c census) release(s subject, users map[string]int) disk.Tree {
 	return sum
 }
 
-func tooYoung(s subject, now time.Time, least time.Duration) []string {
+func tooYoung(s candidate, now time.Time, least time.Duration) []string {
 	old := now.Sub(s.last())
 	if least <= 0 || old >= least {
 		return nil

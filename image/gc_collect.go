@@ -94,7 +94,7 @@ func (s *Store) collect(ctx context.Context, o GCOptions, holds []Hold, res *GCR
 		return err
 	}
 	before := res.Freed
-	if err := s.forget(judge(c, o), res); err != nil {
+	if err := s.forget(decide(c, o), res); err != nil {
 		return err
 	}
 	if len(res.Images) > 0 {
@@ -124,7 +124,7 @@ func (s *Store) sweepLoose(ctx context.Context, full bool, res *GCResult) error 
 	return err
 }
 
-// census gathers what judge needs.
+// census gathers what decide needs.
 func (s *Store) census(ctx context.Context, holds []Hold, o GCOptions) (census, error) {
 	st, err := s.statfs(s.root)
 	if err != nil {
@@ -149,7 +149,7 @@ func (s *Store) census(ctx context.Context, holds []Hold, o GCOptions) (census, 
 		c.fixed[name] = true
 	}
 	for digest, rec := range idx.Images {
-		sub := subject{digest: digest, names: idx.NamesOf(digest), parts: partsOf(rec), pulled: rec.PulledAt, used: idx.Used(digest), needed: why[digest]}
+		sub := candidate{digest: digest, names: idx.NamesOf(digest), parts: partsOf(rec), pulled: rec.PulledAt, used: idx.Used(digest), needed: why[digest]}
 		if pins[digest] > 0 {
 			sub.needed = append(sub.needed, "it is being pulled")
 		}
@@ -195,7 +195,7 @@ func partsOf(rec index.Image) []string {
 
 // forget takes the images that go out of the index, but for those that
 // somebody has begun to use since.
-func (s *Store) forget(verdicts []verdict, res *GCResult) error {
+func (s *Store) forget(fates []fate, res *GCResult) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	leases, err := s.leasesLocked()
@@ -208,7 +208,7 @@ func (s *Store) forget(verdicts []verdict, res *GCResult) error {
 	}
 	next := s.idx.Clone()
 	var images, untagged []string
-	for _, v := range verdicts {
+	for _, v := range fates {
 		if !v.goes || leased[v.digest] || s.pins[v.digest] > 0 || s.gc.asked[v.digest] || next.Images[v.digest].Digest == "" {
 			continue
 		}
@@ -275,7 +275,7 @@ func (s *Store) sheddable() []string {
 	s.mu.Unlock()
 	last := map[string]time.Time{}
 	for digest, rec := range idx.Images {
-		used := subject{pulled: rec.PulledAt, used: idx.Used(digest)}.last()
+		used := candidate{pulled: rec.PulledAt, used: idx.Used(digest)}.last()
 		for _, l := range rec.Layers {
 			if _, ok := s.layers.Get(l.Key); ok && used.After(last[l.Digest]) {
 				last[l.Digest] = used

@@ -75,7 +75,7 @@ func (s *Store) rehearse(ctx context.Context, o GCOptions, holds []Hold, res *GC
 	c.disk.Free += loose.Bytes
 	c.disk.InodesFree += loose.Files
 	users := c.users()
-	for _, v := range judge(c, o) {
+	for _, v := range decide(c, o) {
 		if !v.goes {
 			continue
 		}
@@ -86,7 +86,7 @@ func (s *Store) rehearse(ctx context.Context, o GCOptions, holds []Hold, res *GC
 				res.Deleted = append(res.Deleted, digestOfPart(p))
 			}
 		}
-		res.Freed += c.release(v.subject, users).Bytes
+		res.Freed += c.release(v.candidate, users).Bytes
 	}
 	res.tidy()
 	return nil
