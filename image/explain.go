@@ -24,7 +24,7 @@ func (s *Store) Explain(ctx context.Context, ref string, o GCOptions) (Explanati
 	}
 	for _, v := range decide(c, o) {
 		if v.digest == rec.Digest {
-			return explanation(v, name, c.size(v.candidate)), nil
+			return explanation(v, name, c.size(v.resident)), nil
 		}
 	}
 	return Explanation{}, fmt.Errorf("%w: %s", ErrNotFound, ref) // gone meanwhile

@@ -32,13 +32,13 @@ func (o GCOptions) withDefaults() GCOptions {
 type census struct {
 	now    time.Time
 	disk   disk.Stat
-	images []candidate
+	images []resident
 	fixed  map[string]bool      // blobs and layers that stay in any case
 	sizes  map[string]disk.Tree // of blobs and layers
 }
 
-// candidate is one image.
-type candidate struct {
+// resident is one image.
+type resident struct {
 	digest string
 	names  []string
 	parts  []string // its blobs and layers, each once
@@ -48,7 +48,7 @@ type candidate struct {
 }
 
 // last is when anybody last wanted it.
-func (s candidate) last() time.Time {
+func (s resident) last() time.Time {
 	if s.used.After(s.pulled) {
 		return s.used
 	}
@@ -57,7 +57,7 @@ func (s candidate) last() time.Time {
 
 // fate says what becomes of an image.
 type fate struct {
-	candidate
+	resident
 	goes    bool
 	reasons []string
 	rank    int       // among those that nobody needs: 1 goes first; 0: it is needed or too young
@@ -70,7 +70,7 @@ func decide(c census, o GCOptions) []fate {
 	users := c.users()
 	var stay, free []fate
 	for _, s := range c.images {
-		v := fate{candidate: s, unique: c.unique(s, users)}
+		v := fate{resident: s, unique: c.unique(s, users)}
 		if v.reasons = slices.Clone(s.needed); len(v.reasons) == 0 {
 			v.reasons = tooYoung(s, c.now, o.MinAge)
 		}
@@ -105,7 +105,7 @@ func (c census) choose(free []fate, users map[string]int, o GCOptions) []fate {
 		v.goes = len(v.names) == 0 || o.All || !enough
 		if v.goes {
 			gone++
-			freed = freed.Plus(c.release(v.candidate, users))
+			freed = freed.Plus(c.release(v.resident, users))
 		}
 	}
 	for i := range free {
@@ -140,7 +140,7 @@ func (c census) users() map[string]int {
 }
 
 // unique is what only this image takes.
-func (c census) unique(s candidate, users map[string]int) disk.Tree {
+func (c census) unique(s resident, users map[string]int) disk.Tree {
 	var sum disk.Tree
 	for _, p := range s.parts {
 		if users[p] == 1 && !c.fixed[p] {
@@ -151,7 +151,7 @@ func (c census) unique(s candidate, users map[string]int) disk.Tree {
 }
 
 // release takes an image out of users and returns what is free then.
-func (c census) release(s candidate, users map[string]int) disk.Tree {
+func (c census) release(s resident, users map[string]int) disk.Tree {
 	sum := c.unique(s, users)
 	for _, p := range s.parts {
 		users[p]--
@@ -159,7 +159,7 @@ func (c census) release(s candidate, users map[string]int) disk.Tree {
 	return sum
 }
 
-func tooYoung(s candidate, now time.Time, least time.Duration) []string {
+func tooYoung(s resident, now time.Time, least time.Duration) []string {
 	old := now.Sub(s.last())
 	if least <= 0 || old >= least {
 		return nil

@@ -149,7 +149,7 @@ func (s *Store) census(ctx context.Context, holds []Hold, o GCOptions) (census, 
 		c.fixed[name] = true
 	}
 	for digest, rec := range idx.Images {
-		sub := candidate{digest: digest, names: idx.NamesOf(digest), parts: partsOf(rec), pulled: rec.PulledAt, used: idx.Used(digest), needed: why[digest]}
+		sub := resident{digest: digest, names: idx.NamesOf(digest), parts: partsOf(rec), pulled: rec.PulledAt, used: idx.Used(digest), needed: why[digest]}
 		if pins[digest] > 0 {
 			sub.needed = append(sub.needed, "it is being pulled")
 		}
@@ -275,7 +275,7 @@ func (s *Store) sheddable() []string {
 	s.mu.Unlock()
 	last := map[string]time.Time{}
 	for digest, rec := range idx.Images {
-		used := candidate{pulled: rec.PulledAt, used: idx.Used(digest)}.last()
+		used := resident{pulled: rec.PulledAt, used: idx.Used(digest)}.last()
 		for _, l := range rec.Layers {
 			if _, ok := s.layers.Get(l.Key); ok && used.After(last[l.Digest]) {
 				last[l.Digest] = used

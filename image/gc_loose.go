@@ -86,7 +86,7 @@ func (s *Store) rehearse(ctx context.Context, o GCOptions, holds []Hold, res *GC
 				res.Deleted = append(res.Deleted, digestOfPart(p))
 			}
 		}
-		res.Freed += c.release(v.candidate, users).Bytes
+		res.Freed += c.release(v.resident, users).Bytes
 	}
 	res.tidy()
 	return nil

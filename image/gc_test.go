@@ -13,23 +13,23 @@ import (
 
 var gcNow = time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
 
-// img makes a candidate that was last used some days ago and has the parts.
-func img(digest string, days int, parts ...string) candidate {
-	return candidate{digest: digest, names: []string{digest + ":1"}, parts: parts, pulled: gcNow.AddDate(0, 0, -30), used: gcNow.AddDate(0, 0, -days)}
+// img makes a resident that was last used some days ago and has the parts.
+func img(digest string, days int, parts ...string) resident {
+	return resident{digest: digest, names: []string{digest + ":1"}, parts: parts, pulled: gcNow.AddDate(0, 0, -30), used: gcNow.AddDate(0, 0, -days)}
 }
 
-func nameless(s candidate) candidate {
+func nameless(s resident) resident {
 	s.names = nil
 	return s
 }
 
-func neededBy(s candidate, why ...string) candidate {
+func neededBy(s resident, why ...string) resident {
 	s.needed = why
 	return s
 }
 
 // aged is one that was pulled a while ago and never used.
-func aged(s candidate, d time.Duration) candidate {
+func aged(s resident, d time.Duration) resident {
 	s.pulled, s.used = gcNow.Add(-d), time.Time{}
 	return s
 }
@@ -43,29 +43,29 @@ func TestDecide(t *testing.T) {
 	day := 24 * time.Hour
 	for name, c := range map[string]struct {
 		disk   disk.Stat
-		images []candidate
+		images []resident
 		fixed  []string
 		o      GCOptions
 		want   string // those that go, in order
 	}{
-		"there is room":                   {full(500, 0), []candidate{img("a", 9, "p100")}, nil, GCOptions{}, ""},
-		"nameless ones go in any case":    {full(500, 0), []candidate{img("a", 9, "p100"), nameless(img("b", 1, "q1"))}, nil, GCOptions{}, "b"},
-		"nameless, but used":              {full(500, 0), []candidate{neededBy(nameless(img("b", 1, "q1")), "x")}, nil, GCOptions{All: true}, ""},
-		"nameless, but young":             {full(500, 0), []candidate{nameless(img("b", 1, "q1"))}, nil, GCOptions{MinAge: 2 * day}, ""},
-		"all":                             {full(500, 0), []candidate{img("a", 1, "p100"), img("b", 3, "q1"), neededBy(img("c", 9, "r1"), "x")}, nil, GCOptions{All: true}, "b a"},
-		"the oldest, until Low":           {full(860, 0), []candidate{img("a", 1, "p100"), img("b", 3, "q50"), img("c", 2, "r50")}, nil, GCOptions{}, "b c"},
-		"High itself is too much":         {full(850, 0), []candidate{img("a", 1, "p50")}, nil, GCOptions{}, "a"},
-		"just below":                      {full(849, 0), []candidate{img("a", 1, "p50")}, nil, GCOptions{}, ""},
-		"other marks":                     {full(600, 0), []candidate{img("a", 2, "p100"), img("b", 1, "q100")}, nil, GCOptions{High: 60, Low: 50}, "a"},
-		"Low above High":                  {full(600, 0), []candidate{img("a", 2, "p100"), img("b", 1, "q100")}, nil, GCOptions{High: 55, Low: 90}, "a"},
-		"needed ones stay, however full":  {full(990, 0), []candidate{neededBy(img("a", 9, "p100"), "container web.1 uses it")}, nil, GCOptions{}, ""},
-		"young ones stay, however full":   {full(990, 0), []candidate{aged(img("a", 9, "p100"), time.Hour), aged(img("b", 9, "q1"), 2*time.Hour)}, nil, GCOptions{MinAge: 2 * time.Hour}, "b"},
-		"used lately is young too":        {full(990, 0), []candidate{img("a", 1, "p100")}, nil, GCOptions{MinAge: 2 * day}, ""},
-		"shared parts free nothing":       {full(860, 0), []candidate{img("a", 3, "s60", "p10"), img("b", 2, "s60", "q50"), img("c", 1, "r60")}, nil, GCOptions{}, "a b"},
-		"nor do those that a lease has":   {full(860, 0), []candidate{img("a", 3, "s60"), img("b", 2, "q60"), img("c", 1, "r1")}, []string{"s60"}, GCOptions{}, "a b"},
-		"nameless ones count":             {full(860, 0), []candidate{img("a", 9, "p100"), nameless(img("b", 1, "q100"))}, nil, GCOptions{}, "b"},
-		"inodes":                          {full(100, 900), []candidate{img("a", 9, "p1"), img("b", 1, "q1")}, nil, GCOptions{}, "a b"},
-		"inodes, of which few are needed": {full(100, 850), []candidate{img("a", 9, "p50"), img("b", 1, "q1")}, nil, GCOptions{}, "a"},
+		"there is room":                   {full(500, 0), []resident{img("a", 9, "p100")}, nil, GCOptions{}, ""},
+		"nameless ones go in any case":    {full(500, 0), []resident{img("a", 9, "p100"), nameless(img("b", 1, "q1"))}, nil, GCOptions{}, "b"},
+		"nameless, but used":              {full(500, 0), []resident{neededBy(nameless(img("b", 1, "q1")), "x")}, nil, GCOptions{All: true}, ""},
+		"nameless, but young":             {full(500, 0), []resident{nameless(img("b", 1, "q1"))}, nil, GCOptions{MinAge: 2 * day}, ""},
+		"all":                             {full(500, 0), []resident{img("a", 1, "p100"), img("b", 3, "q1"), neededBy(img("c", 9, "r1"), "x")}, nil, GCOptions{All: true}, "b a"},
+		"the oldest, until Low":           {full(860, 0), []resident{img("a", 1, "p100"), img("b", 3, "q50"), img("c", 2, "r50")}, nil, GCOptions{}, "b c"},
+		"High itself is too much":         {full(850, 0), []resident{img("a", 1, "p50")}, nil, GCOptions{}, "a"},
+		"just below":                      {full(849, 0), []resident{img("a", 1, "p50")}, nil, GCOptions{}, ""},
+		"other marks":                     {full(600, 0), []resident{img("a", 2, "p100"), img("b", 1, "q100")}, nil, GCOptions{High: 60, Low: 50}, "a"},
+		"Low above High":                  {full(600, 0), []resident{img("a", 2, "p100"), img("b", 1, "q100")}, nil, GCOptions{High: 55, Low: 90}, "a"},
+		"needed ones stay, however full":  {full(990, 0), []resident{neededBy(img("a", 9, "p100"), "container web.1 uses it")}, nil, GCOptions{}, ""},
+		"young ones stay, however full":   {full(990, 0), []resident{aged(img("a", 9, "p100"), time.Hour), aged(img("b", 9, "q1"), 2*time.Hour)}, nil, GCOptions{MinAge: 2 * time.Hour}, "b"},
+		"used lately is young too":        {full(990, 0), []resident{img("a", 1, "p100")}, nil, GCOptions{MinAge: 2 * day}, ""},
+		"shared parts free nothing":       {full(860, 0), []resident{img("a", 3, "s60", "p10"), img("b", 2, "s60", "q50"), img("c", 1, "r60")}, nil, GCOptions{}, "a b"},
+		"nor do those that a lease has":   {full(860, 0), []resident{img("a", 3, "s60"), img("b", 2, "q60"), img("c", 1, "r1")}, []string{"s60"}, GCOptions{}, "a b"},
+		"nameless ones count":             {full(860, 0), []resident{img("a", 9, "p100"), nameless(img("b", 1, "q100"))}, nil, GCOptions{}, "b"},
+		"inodes":                          {full(100, 900), []resident{img("a", 9, "p1"), img("b", 1, "q1")}, nil, GCOptions{}, "a b"},
+		"inodes, of which few are needed": {full(100, 850), []resident{img("a", 9, "p50"), img("b", 1, "q1")}, nil, GCOptions{}, "a"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cs := census{now: gcNow, disk: c.disk, images: c.images, sizes: map[string]disk.Tree{}, fixed: map[string]bool{}}
@@ -100,7 +100,7 @@ func TestReasons(t *testing.T) {
 	sizes := map[string]disk.Tree{"p": {Bytes: 120 << 20}}
 	for name, c := range map[string]struct {
 		used int64
-		s    candidate
+		s    resident
 		o    GCOptions
 		want []string
 	}{
@@ -116,7 +116,7 @@ func TestReasons(t *testing.T) {
 			[]string{"nobody needs it", "it has no name any more", "unused for 40 s: first of 1 to go, frees 120.0 MiB"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			v := decide(census{now: gcNow, disk: full(c.used, 0), images: []candidate{c.s}, sizes: sizes}, c.o)
+			v := decide(census{now: gcNow, disk: full(c.used, 0), images: []resident{c.s}, sizes: sizes}, c.o)
 			if !slices.Equal(v[0].reasons, c.want) {
 				t.Errorf("%q", v[0].reasons)
 			}
@@ -168,7 +168,7 @@ func TestDecideProperties(t *testing.T) {
 			case !o.All && len(v.names) > 0 && (overfull(c.disk, 50) == "" || overfull(after, 40.0001) == ""):
 				t.Fatalf("%+v goes without need, disk %+v, then %+v", v, c.disk, after)
 			}
-			f := c.release(v.candidate, users)
+			f := c.release(v.resident, users)
 			after.Used -= f.Bytes
 			after.Free += f.Bytes
 			after.InodesFree += f.Files

@@ -161,7 +161,7 @@ func (s *Store) usageOfImages(ctx context.Context, u *Usage) error {
 	c := census{sizes: map[string]disk.Tree{}}
 	idx := s.index()
 	for digest, rec := range idx.Images {
-		c.images = append(c.images, candidate{digest: digest, names: idx.NamesOf(digest), parts: partsOf(rec)})
+		c.images = append(c.images, resident{digest: digest, names: idx.NamesOf(digest), parts: partsOf(rec)})
 	}
 	if err := s.sizeAll(ctx, c); err != nil {
 		return err
@@ -178,7 +178,7 @@ func (s *Store) usageOfImages(ctx context.Context, u *Usage) error {
 }
 
 // size is what the image takes, with what it shares.
-func (c census) size(sub candidate) int64 {
+func (c census) size(sub resident) int64 {
 	var sum int64
 	for _, p := range sub.parts {
 		sum += c.sizes[p].Bytes
