@@ -79,15 +79,12 @@ func TestPullFromDistribution(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 	// Its blobs can be read from the middle.
-	repo, err := s.connect(ctx, mustRef(t, s, host+"/team/app:1"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	repo := s.connect(mustRef(t, s, host+"/team/app:1"), nil)
 	layers, _ := img.Layers()
 	digest, _ := layers[0].Digest()
 	size, _ := layers[0].Size()
 	d := descriptor(digest, size)
-	body, at, err := repo.openBlob(ctx, d, size-10)
+	body, at, err := repo.Blob(ctx, d, size-10, -1)
 	if err != nil || at != size-10 {
 		t.Fatal(at, err)
 	}

@@ -3,21 +3,17 @@ package image
 import (
 	"errors"
 	"fmt"
-	"net"
-	"net/http"
-	"net/url"
 	"syscall"
-
-	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 
 	"github.com/wherry-run/wherry/image/internal/blob"
 	"github.com/wherry-run/wherry/image/internal/disk"
+	"github.com/wherry-run/wherry/image/internal/registry"
 )
 
 // Further errors that callers tell apart with errors.Is.
 var (
-	ErrDenied      = errors.New("access denied")                      // by the registry
-	ErrUnavailable = errors.New("registry unavailable")               // may pass by itself
+	ErrDenied      = registry.ErrDenied                               // by the registry
+	ErrUnavailable = registry.ErrUnavailable                          // may pass by itself
 	ErrNoSpace     = error(syscall.ENOSPC)                            // the message has the numbers
 	ErrLocked      = errors.New("image store is in use")              // by another process or Store
 	ErrPlatform    = errors.New("image is not made for the platform") // asked for
@@ -29,6 +25,7 @@ type Step string
 // The steps of a pull, in order. For one layer fetch, verify and unpack overlap.
 const (
 	StepResolve Step = "resolve"
+	StepTrust   Step = "trust"
 	StepFetch   Step = "fetch"
 	StepVerify  Step = "verify"
 	StepUnpack  Step = "unpack"
@@ -95,62 +92,3 @@ func ofImage(name string, err error) error {
 type corruptError struct{ *blob.MismatchError }
 
 func (e *corruptError) Is(target error) bool { return target == ErrCorrupt }
-
-// registryError is an answer of a registry, or the lack of one, in plain words.
-type registryError struct {
-	kind error // ErrNotFound, ErrDenied, ErrUnavailable
-	text string
-}
-
-func (e *registryError) Error() string { return e.text }
-func (e *registryError) Unwrap() error { return e.kind }
-
-// translate turns what the registry client says into our words.
-func translate(host string, err error) error {
-	var known *registryError
-	var answer *transport.Error
-	var request *url.Error
-	var guard *plainHTTPError
-	switch {
-	case err == nil, errors.As(err, &known):
-		return err
-	case errors.As(err, &guard):
-		return fmt.Errorf("registry %s: no TLS there, and %w", host, guard)
-	case errors.As(err, &answer):
-		return translateAnswer(host, answer)
-	case errors.As(err, &request):
-		err = request.Err
-		var op *net.OpError
-		if errors.As(err, &op) && op.Op == "dial" {
-			err = op.Err
-			var sys syscall.Errno
-			if errors.As(err, &sys) {
-				err = sys
-			}
-		}
-		return &registryError{ErrUnavailable, fmt.Sprintf("registry %s: %v", host, err)}
-	}
-	return err
-}
-
-func translateAnswer(host string, e *transport.Error) error {
-	detail := ""
-	for _, d := range e.Errors {
-		if d.Message != "" {
-			detail = ": " + d.Message
-			break
-		}
-	}
-	status := fmt.Sprintf("%d %s%s", e.StatusCode, http.StatusText(e.StatusCode), detail)
-	switch {
-	case e.StatusCode == http.StatusNotFound:
-		return &registryError{ErrNotFound, ErrNotFound.Error()}
-	case e.StatusCode == http.StatusUnauthorized, e.StatusCode == http.StatusForbidden:
-		return &registryError{ErrDenied, fmt.Sprintf("access denied by registry %s: no such repository, or credentials are needed (%s)", host, status)}
-	case e.StatusCode == http.StatusTooManyRequests:
-		return &registryError{ErrUnavailable, fmt.Sprintf("registry %s: too many requests (%s)", host, status)}
-	case e.Temporary(), e.StatusCode >= 500:
-		return &registryError{ErrUnavailable, fmt.Sprintf("registry %s answers %s", host, status)}
-	}
-	return fmt.Errorf("registry %s answers %s", host, status)
-}

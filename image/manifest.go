@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"github.com/wherry-run/wherry/image/internal/blob"
+	"github.com/wherry-run/wherry/image/internal/registry"
 )
 
 const (
@@ -26,7 +27,8 @@ const (
 
 // resolved is what a name stands for, all of it small.
 type resolved struct {
-	digest   string // of the manifest
+	digest   string   // of the manifest
+	indexes  []string // that it was chosen from, the outermost first
 	manifest []byte
 	config   []byte
 	configID string
@@ -37,26 +39,31 @@ type resolved struct {
 
 // resolve follows indexes to the manifest for the platform and reads its config.
 func (r *repository) resolve(ctx context.Context, id string, p Platform) (*resolved, error) {
+	var indexes []string
 	for range maxIndexDepth {
-		m, err := r.manifest(ctx, id)
+		m, err := r.Manifest(ctx, id)
 		if err != nil {
 			return nil, err
 		}
-		switch m.kind() {
+		switch kindOf(m) {
 		case types.OCIImageIndex:
-			idx, err := v1.ParseIndexManifest(bytes.NewReader(m.body))
+			idx, err := v1.ParseIndexManifest(bytes.NewReader(m.Body))
 			if err != nil {
-				return nil, fmt.Errorf("index %s: %w", m.digest, err)
+				return nil, fmt.Errorf("index %s: %w", m.Digest, err)
 			}
 			d, err := p.choose(idx.Manifests)
 			if err != nil {
 				return nil, err
 			}
-			id = d.Digest.String()
+			id, indexes = d.Digest.String(), append(indexes, m.Digest)
 		case types.OCIManifestSchema1:
-			return r.resolveImage(ctx, m, p)
+			res, err := r.resolveImage(ctx, m, p)
+			if res != nil {
+				res.indexes = indexes
+			}
+			return res, err
 		default:
-			return nil, fmt.Errorf("manifests of type %q are not supported", m.mediaType)
+			return nil, fmt.Errorf("manifests of type %q are not supported", m.MediaType)
 		}
 	}
 	return nil, errors.New("indexes are nested too deeply")
@@ -64,18 +71,18 @@ func (r *repository) resolve(ctx context.Context, id string, p Platform) (*resol
 
 // kind tells an index from an image; the OCI types stand for Docker's too. What
 // the registry calls it counts only if the content leaves it open.
-func (m *manifest) kind() types.MediaType {
+func kindOf(m *registry.Manifest) types.MediaType {
 	var shape struct {
 		SchemaVersion int             `json:"schemaVersion"`
 		MediaType     types.MediaType `json:"mediaType"`
 		Manifests     json.RawMessage `json:"manifests"`
 		Config        json.RawMessage `json:"config"`
 	}
-	if json.Unmarshal(m.body, &shape) != nil || shape.SchemaVersion != 2 {
-		return m.mediaType
+	if json.Unmarshal(m.Body, &shape) != nil || shape.SchemaVersion != 2 {
+		return m.MediaType
 	}
 	if shape.MediaType == "" {
-		shape.MediaType = m.mediaType
+		shape.MediaType = m.MediaType
 	}
 	switch {
 	case shape.MediaType.IsIndex(), shape.Manifests != nil && shape.Config == nil:
@@ -86,10 +93,10 @@ func (m *manifest) kind() types.MediaType {
 	return shape.MediaType
 }
 
-func (r *repository) resolveImage(ctx context.Context, m *manifest, p Platform) (*resolved, error) {
-	man, err := v1.ParseManifest(bytes.NewReader(m.body))
+func (r *repository) resolveImage(ctx context.Context, m *registry.Manifest, p Platform) (*resolved, error) {
+	man, err := v1.ParseManifest(bytes.NewReader(m.Body))
 	if err != nil {
-		return nil, fmt.Errorf("manifest %s: %w", m.digest, err)
+		return nil, fmt.Errorf("manifest %s: %w", m.Digest, err)
 	}
 	if t := man.Config.MediaType; !t.IsConfig() && t != "" && t != "application/octet-stream" {
 		return nil, fmt.Errorf("not a container image: its config is of type %q", t)
@@ -99,15 +106,15 @@ func (r *repository) resolveImage(ctx context.Context, m *manifest, p Platform) 
 	}
 	for _, d := range append(slices.Clone(man.Layers), man.Config) {
 		if _, err := blob.CheckDigest(d.Digest.String()); err != nil || d.Size < 0 {
-			return nil, fmt.Errorf("manifest %s: blob %s with %d bytes", m.digest, d.Digest, d.Size)
+			return nil, fmt.Errorf("manifest %s: blob %s with %d bytes", m.Digest, d.Digest, d.Size)
 		}
 		if strings.HasSuffix(string(d.MediaType), "+encrypted") {
 			return nil, fmt.Errorf("layer %s is encrypted", d.Digest)
 		}
 	}
-	res := &resolved{digest: m.digest, manifest: m.body, configID: man.Config.Digest.String()}
+	res := &resolved{digest: m.Digest, manifest: m.Body, configID: man.Config.Digest.String()}
 	if res.config, err = r.s.blobs.Read(res.configID); err != nil {
-		if res.config, err = r.small(ctx, man.Config, maxConfig); err != nil {
+		if res.config, err = r.Small(ctx, man.Config, maxConfig); err != nil {
 			return nil, fmt.Errorf("config %s: %w", res.configID, err)
 		}
 	}

@@ -44,7 +44,7 @@ func TestReconfigure(t *testing.T) {
 	if got := mustRef(t, s, far).Context().Scheme(); got != "http" {
 		t.Errorf("scheme after: %s", got)
 	}
-	if got := s.registries.Load().transport.(*plainGuard).insecure; len(got) != 1 {
+	if got := s.registries.Load().insecure; len(got) != 1 {
 		t.Errorf("trusted: %q", got)
 	}
 }
