@@ -1,0 +1,142 @@
+package ecr
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/aws/middleware"
+	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/service/ecr"
+	"github.com/aws/aws-sdk-go-v2/service/ecrpublic"
+	"github.com/aws/smithy-go/logging"
+	smithy "github.com/aws/smithy-go/middleware"
+	"github.com/awslabs/amazon-ecr-credential-helper/ecr-login/api"
+)
+
+// userAgent names us beside the SDK in AWS's own logs.
+const userAgent = "wherry"
+
+// fetcher asks AWS for tokens.
+type fetcher struct {
+	config func(ctx context.Context, region string) (aws.Config, error)
+}
+
+// defaultChain loads the SDK's configuration as every AWS tool does.
+func defaultChain(log *slog.Logger) func(context.Context, string) (aws.Config, error) {
+	// The SDK would write to stderr.
+	logger := logging.LoggerFunc(func(_ logging.Classification, format string, v ...any) {
+		log.Debug("AWS SDK: " + fmt.Sprintf(format, v...))
+	})
+	return func(ctx context.Context, region string) (aws.Config, error) {
+		return config.LoadDefaultConfig(ctx, config.WithRegion(region), config.WithLogger(logger),
+			config.WithAPIOptions([]func(*smithy.Stack) error{middleware.AddUserAgentKey(userAgent)}))
+	}
+}
+
+// token asks for a registry's token. The credentials are looked for before, so
+// that an error tells the lack of credentials from a refusal by ECR.
+func (f fetcher) token(ctx context.Context, r registry) (token, error) {
+	cfg, err := f.config(ctx, r.region)
+	if err != nil {
+		return token{}, fmt.Errorf("ECR in %s: AWS configuration: %w", r.region, translate(ctx, err))
+	}
+	creds, err := retrieve(ctx, cfg)
+	if err != nil {
+		return token{}, fmt.Errorf("ECR in %s: %w", r.region, err)
+	}
+	ask := private
+	if r.public() {
+		ask = public
+	}
+	a, err := ask(ctx, cfg, r)
+	if err != nil {
+		return token{}, fmt.Errorf("ECR in %s, with AWS credentials from %s: %w", r.region, source(creds.Source), translate(ctx, err))
+	}
+	password, err := password(aws.ToString(a.token))
+	if err != nil {
+		return token{}, fmt.Errorf("ECR in %s: %w", r.region, err)
+	}
+	return token{password, "ECR, with AWS credentials from " + source(creds.Source), a.life(creds)}, nil
+}
+
+// answer is what both APIs say.
+type answer struct {
+	token   *string
+	expires *time.Time
+	meta    smithy.Metadata
+}
+
+// private asks without an account: a token is good for every registry of a region
+// that the caller may use, whoever owns it.
+func private(ctx context.Context, cfg aws.Config, r registry) (answer, error) {
+	client := ecr.NewFromConfig(cfg, func(o *ecr.Options) {
+		// An endpoint that the operator has set, such as one in his own network,
+		// is used as it is; the SDK would refuse it together with these.
+		if o.BaseEndpoint != nil {
+			return
+		}
+		if r.fips {
+			o.EndpointOptions.UseFIPSEndpoint = aws.FIPSEndpointStateEnabled
+		}
+		if r.dualStack {
+			o.EndpointOptions.UseDualStackEndpoint = aws.DualStackEndpointStateEnabled
+		}
+	})
+	out, err := api.NewECRClientWrapper(client).GetAuthorizationToken(ctx, &ecr.GetAuthorizationTokenInput{})
+	if err != nil {
+		return answer{}, err
+	}
+	if len(out.AuthorizationData) == 0 {
+		return answer{}, errors.New("AWS answered without a token")
+	}
+	d := out.AuthorizationData[0]
+	return answer{d.AuthorizationToken, d.ExpiresAt, out.ResultMetadata}, nil
+}
+
+func public(ctx context.Context, cfg aws.Config, _ registry) (answer, error) {
+	out, err := api.NewECRPublicClientWrapper(ecrpublic.NewFromConfig(cfg)).GetAuthorizationToken(ctx, &ecrpublic.GetAuthorizationTokenInput{})
+	if err != nil {
+		return answer{}, err
+	}
+	if out.AuthorizationData == nil {
+		return answer{}, errors.New("AWS answered without a token")
+	}
+	return answer{out.AuthorizationData.AuthorizationToken, out.AuthorizationData.ExpiresAt, out.ResultMetadata}, nil
+}
+
+// life is how long the token is good: by the clock of AWS, since ours may be
+// wrong, and not longer than the session that it was made with, since it ends
+// with that (kubernetes#69141). The SDK gives a role's credentials out until they
+// end, so that what is left of them may be short; then the next token, made with
+// new ones, is long again.
+func (a answer) life(creds aws.Credentials) time.Duration {
+	now := time.Now()
+	if server, ok := middleware.GetServerTime(a.meta); ok {
+		now = server
+	}
+	const usual = 12 * time.Hour
+	life := usual
+	if a.expires != nil {
+		life = a.expires.Sub(now)
+	}
+	if creds.CanExpire { // the end may be by our clock or by that of AWS
+		life = min(life, max(creds.Expires.Sub(now), time.Until(creds.Expires)))
+	}
+	return life
+}
+
+// password takes the token apart: it is base64 of "AWS:password".
+func password(token string) (string, error) {
+	b, err := base64.StdEncoding.DecodeString(token)
+	user, password, ok := strings.Cut(string(b), ":")
+	if err != nil || !ok || user != "AWS" || password == "" {
+		return "", errors.New("AWS answered with a token of an unknown form")
+	}
+	return password, nil
+}
