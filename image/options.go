@@ -7,6 +7,8 @@ import (
 	"net/url"
 
 	"github.com/google/go-containerregistry/pkg/authn"
+
+	"github.com/wherry-run/wherry/image/keyless"
 )
 
 // Options configure a Store.
@@ -27,7 +29,11 @@ type Options struct {
 	// Keychain is asked for the credentials of registries that neither the
 	// pull nor Registries nor DockerConfig has any for, such as package
 	// auth/ecr's; nil: none.
-	Keychain authn.Keychain
+	Keychain Keychain
+
+	// Keyless judges signatures by certificate identities, such as
+	// keyless.Command of wherry-verify; nil: rules that name an identity are wrong.
+	Keyless keyless.Verifier
 
 	// Form is how layers are kept; empty: the better one that the kernel can.
 	// Layers that are there in the other form go on being used.
@@ -41,6 +47,9 @@ type Options struct {
 	// such as the images of earlier revisions. If it fails, nothing is. nil: none.
 	Holds func(context.Context) ([]Hold, error)
 }
+
+// Keychain finds credentials by registry, as go-containerregistry has it.
+type Keychain = authn.Keychain
 
 // Registry is how one registry is spoken to. All but Policy and Mirrors is
 // about the host itself; a mirror's settings stand under the mirror's own name.
@@ -57,7 +66,7 @@ type Registry struct {
 	Proxy    string // URL of a proxy; "none": no proxy; empty: Options.Proxy
 
 	Credentials *Credentials // nil: DockerConfig, then Keychain
-	Policy      []TrustRule  // the first that matches decides; none: accept
+	Policy      []TrustRule  // the first that matches decides; none: accept. nil: the policy of "*"
 }
 
 // Credentials say where a registry's credentials come from; one of the kinds is

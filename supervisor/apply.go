@@ -358,6 +358,12 @@ func checkRun(u *unit.Unit, logging unit.Logging) error {
 	if c.Image == "" {
 		return invalid("unit %s: no image", u.Name)
 	}
+	if err := c.RegistryAuth.Check(); err != nil {
+		return invalid("unit %s: registry_auth: %w", u.Name, err)
+	}
+	if c.StorageOpt.Size < 0 {
+		return invalid("unit %s: storage_opt.size: %d is less than nothing", u.Name, c.StorageOpt.Size)
+	}
 	orDefault(&u.Kind, unit.Service)
 	orDefault(&u.Replicas, 1)
 	orDefault(&u.Network, "bridge")

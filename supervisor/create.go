@@ -34,7 +34,7 @@ func (s *Supervisor) RunUnit(ctx context.Context, r api.RunRequest, by string, p
 		return "", err
 	}
 	app := &def.Containers[0]
-	img, err := s.pullFor(ctx, app, progress)
+	img, err := s.pullFor(ctx, app, by, progress)
 	if err != nil {
 		return "", &StartError{Unit: def.Name, Instance: plan.Instance(def.Name, 1), Step: stepPull, Err: err}
 	}
@@ -62,14 +62,15 @@ func (s *Supervisor) RunUnit(ctx context.Context, r api.RunRequest, by string, p
 	return "", err
 }
 
-func (s *Supervisor) pullFor(ctx context.Context, app *unit.Container, progress func(image.Progress)) (image.Image, error) {
+func (s *Supervisor) pullFor(ctx context.Context, app *unit.Container, by string, progress func(image.Progress)) (image.Image, error) {
 	policy := image.Policy(app.PullPolicy)
-	if policy != image.Always {
+	if localFirst(policy) {
 		if img, err := s.img.Get(app.Image); err == nil {
 			return img, nil
 		}
 	}
-	return s.img.Pull(ctx, app.Image, image.PullOptions{Policy: policy, Progress: progress})
+	return s.pullImage(ctx, api.Operation{By: by}, app.Image,
+		image.PullOptions{Policy: policy, Progress: progress, Credentials: credentials(app.RegistryAuth)})
 }
 
 // sourceRun is the source of revisions that `run` made.

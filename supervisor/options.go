@@ -3,11 +3,14 @@ package supervisor
 import (
 	"log/slog"
 	"net"
+	"net/http"
 	"net/netip"
+	"net/url"
 	"os"
 	"path/filepath"
 	"time"
 
+	"github.com/wherry-run/wherry/image"
 	"github.com/wherry-run/wherry/runtime/network"
 	"github.com/wherry-run/wherry/supervisor/unit"
 )
@@ -26,13 +29,22 @@ type Options struct {
 	CgroupParent string              // empty: "wherry"
 	Bridge       string              // empty: "wherry0"
 	Subnet       netip.Prefix        // zero: chosen
-	Registries   map[string]Registry // by host
+	Registries   map[string]Registry // by host; "*" is for all others
 	DockerConfig string              // path of a Docker config.json; empty: none
+	Layers       image.Form          // how new layers are kept; empty: the better form that the kernel can
+	Reserve      int64               // bytes of the root's file system that pulls leave free; see image.Options
 	Logging      unit.Logging        // for units that do not say; zero: 10 MiB in 3 files
 	Version      string              // shown by status
 	Logger       *slog.Logger        // nil: discards
 	StopAtExit   bool                // stop all containers when Run ends; otherwise they run on
 	GC           GC                  // when images that nobody needs are deleted
+
+	// Keychain is asked for the credentials of registries that neither the unit
+	// nor Registries nor DockerConfig has any for; nil: none.
+	Keychain image.Keychain
+
+	// Proxy chooses the proxy of requests to registries that name none; nil: none.
+	Proxy func(*http.Request) (*url.URL, error)
 
 	// Reload gives new Options for SIGHUP and `ctl reload`; nil: reload is an error.
 	Reload func() (Options, error)
@@ -40,10 +52,8 @@ type Options struct {
 	hooks hooks
 }
 
-// Registry is how one registry host is spoken to.
-type Registry struct {
-	Insecure bool // plain HTTP
-}
+// Registry is how one registry host is spoken to, and what may come from it.
+type Registry = image.Registry
 
 // GC says when images that nobody needs are deleted, and ended runs with them.
 // What runs, what is being started and what a rollback needs always stays.

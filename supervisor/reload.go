@@ -25,6 +25,8 @@ var settings = []setting{
 	{"auto_apply", func(o *Options) any { return !o.NoAutoApply }, func(to, from *Options) { to.NoAutoApply = from.NoAutoApply }},
 	{"logging", func(o *Options) any { return o.Logging }, func(to, from *Options) { to.Logging = from.Logging }},
 	{"gc", func(o *Options) any { return o.GC }, func(to, from *Options) { to.GC = from.GC }},
+	{"layers", func(o *Options) any { return o.Layers }, nil},
+	{"gc.reserve", func(o *Options) any { return o.Reserve }, nil},
 	{"root", func(o *Options) any { return o.Root }, nil},
 	{"run_dir", func(o *Options) any { return o.RunDir }, nil},
 	{"socket", func(o *Options) any { return o.Socket }, nil},
@@ -57,7 +59,6 @@ func (s *Supervisor) Reload(ctx context.Context, by string) (api.ReloadResult, e
 	}
 	fresh = fresh.withDefaults()
 	next, res := *old, api.ReloadResult{Applied: []string{}, NeedsRestart: []string{}}
-	images := false
 	for _, st := range append(registrySettings[:len(registrySettings):len(registrySettings)], settings...) {
 		if reflect.DeepEqual(st.get(old), st.get(&fresh)) {
 			continue
@@ -68,10 +69,10 @@ func (s *Supervisor) Reload(ctx context.Context, by string) (api.ReloadResult, e
 			continue
 		}
 		st.set(&next, &fresh)
-		images = images || isImages
 		res.Applied = append(res.Applied, st.name)
 	}
-	if images {
+	if s.canReconfigure() {
+		// Also if nothing differs: the files that are named may have new content.
 		s.img.(reconfigurer).Reconfigure(imageOptions(next, s.paths))
 	}
 	s.opts.Store(&next)

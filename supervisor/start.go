@@ -152,7 +152,7 @@ func (st *start) pull(ctx context.Context) error {
 		return st.pullDigest(ctx, k.digest)
 	}
 	policy := image.Policy(app.PullPolicy)
-	if policy != image.Always {
+	if localFirst(policy) {
 		if st.img, err = st.s.img.Get(app.Image); err == nil {
 			k.digest = st.img.Digest
 			return nil
@@ -171,7 +171,7 @@ func (st *start) pullDigest(ctx context.Context, digest string) error {
 		return nil
 	}
 	policy := image.Policy(st.app().PullPolicy)
-	if policy == image.Always {
+	if !localFirst(policy) {
 		policy = image.Missing
 	}
 	st.img, err = st.fetch(ctx, byDigest(st.app().Image, digest), policy)
@@ -185,7 +185,20 @@ func (st *start) fetch(ctx context.Context, ref string, policy image.Policy) (im
 	case <-ctx.Done():
 		return image.Image{}, ctx.Err()
 	}
-	return st.s.img.Pull(ctx, ref, image.PullOptions{Policy: policy})
+	op := api.Operation{Unit: st.rec.Unit.Name, Instance: st.rec.Instance}
+	return st.s.pullImage(ctx, op, ref, image.PullOptions{Policy: policy, Credentials: credentials(st.app().RegistryAuth)})
+}
+
+// localFirst tells whether what is here is used without asking the registry.
+func localFirst(p image.Policy) bool { return p != image.Always && p != image.Newer }
+
+// credentials are those that the unit itself names; nil: none.
+func credentials(a unit.RegistryAuth) *image.Credentials {
+	if a == (unit.RegistryAuth{}) {
+		return nil
+	}
+	c := image.Credentials(a)
+	return &c
 }
 
 func (st *start) record(context.Context) error {
@@ -197,7 +210,10 @@ func (st *start) record(context.Context) error {
 func (st *start) prepare(ctx context.Context) (err error) {
 	// A writable layer also under read_only: the mount points of volumes that the image lacks are made there, before
 	// the root becomes read-only for the container (spec.Root.Readonly).
-	st.rootfs, err = st.s.img.Prepare(ctx, st.img.Digest, st.rec.Run, st.s.paths.run(st.rec.Run), image.PrepareOptions{})
+	st.rootfs, err = st.s.img.Prepare(ctx, st.img.Digest, st.rec.Run, st.s.paths.run(st.rec.Run), image.PrepareOptions{Quota: st.app().StorageOpt.Size})
+	if errors.Is(err, image.ErrNoQuota) {
+		err = fmt.Errorf("storage_opt.size: %w", err)
+	}
 	return err
 }
 

@@ -64,13 +64,14 @@ type Supervisor struct {
 	starts   chan struct{} // each container being made holds one
 	renewing sync.Mutex    // one upgrade of the keeper at a time
 
-	snap      atomic.Pointer[snapshot]
-	notices   notices
-	last      ring
-	resolving resolving
-	machine   spec.Machine
-	closing   sync.Once
-	closed    error
+	snap       atomic.Pointer[snapshot]
+	notices    notices
+	last       ring
+	resolving  resolving
+	operations operations
+	machine    spec.Machine
+	closing    sync.Once
+	closed     error
 }
 
 // New opens the state and takes the lock on root and run folder. What New has
@@ -115,7 +116,8 @@ func New(o Options) (_ *Supervisor, err error) {
 }
 
 func imageOptions(o Options, p paths) image.Options {
-	io := image.Options{Root: p.root, DockerConfig: o.DockerConfig, Logger: o.Logger}
+	io := image.Options{Root: p.root, DockerConfig: o.DockerConfig, Logger: o.Logger, Registries: o.Registries, Keychain: o.Keychain,
+		Proxy: o.Proxy, Form: o.Layers, Reserve: o.Reserve}
 	for host, r := range o.Registries {
 		if r.Insecure {
 			io.Insecure = append(io.Insecure, host)
@@ -132,6 +134,10 @@ func (s *Supervisor) Close() error {
 
 func (s *Supervisor) close() error {
 	var errs []error
+	s.operations.close()
+	if !s.running.Load() { // otherwise Run has waited
+		s.await(&s.background)
+	}
 	if s.rt != nil {
 		idle, err := s.leaveKeeper()
 		errs = append(errs, err)
@@ -258,6 +264,7 @@ func (s *Supervisor) Run(ctx context.Context) (err error) {
 	}
 	cancel()
 	stop(nil)
+	s.operations.close()
 	s.await(&l.wg, &helpers, &s.background)
 	select {
 	case err := <-failed:

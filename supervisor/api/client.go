@@ -43,10 +43,11 @@ func Dial(socket string) *Client {
 // Close drops idle connections.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 
-// open makes a call and returns its answer, whose body the caller closes.
+// open makes a call and returns its answer, whose body the caller closes. A body
+// that is a reader goes out as it is, any other as JSON.
 func (c *Client) open(ctx context.Context, method, path string, query url.Values, body any) (*http.Response, error) {
-	var r io.Reader
-	if body != nil {
+	r, stream := body.(io.Reader)
+	if body != nil && !stream {
 		b, err := json.Marshal(body)
 		if err != nil {
 			return nil, err

@@ -9,15 +9,20 @@ import (
 // package supervisor returns them, and an *Error that came over the wire
 // matches the one its Code stands for.
 var (
-	ErrNoSuchUnit  = errors.New("no such unit")
-	ErrNoSuchImage = errors.New("no such image")
-	ErrAmbiguous   = errors.New("ambiguous name")
-	ErrExists      = errors.New("unit already exists")
-	ErrNotRunning  = errors.New("not running")
-	ErrInvalid     = errors.New("invalid")
-	ErrTimeout     = errors.New("timed out")
-	ErrForbidden   = errors.New("not allowed")
-	ErrUnavailable = errors.New("daemon is stopping")
+	ErrNoSuchUnit      = errors.New("no such unit")
+	ErrNoSuchImage     = errors.New("no such image")
+	ErrNoSuchOperation = errors.New("no such operation")
+	ErrAmbiguous       = errors.New("ambiguous name")
+	ErrExists          = errors.New("unit already exists")
+	ErrNotRunning      = errors.New("not running")
+	ErrInvalid         = errors.New("invalid")
+	ErrTimeout         = errors.New("timed out")
+	ErrForbidden       = errors.New("not allowed")
+	ErrUnavailable     = errors.New("daemon is stopping")
+	ErrAborted         = errors.New("aborted")
+	ErrNoSpace         = errors.New("not enough space")
+	ErrUntrusted       = errors.New("image is not trusted")
+	ErrCorrupt         = errors.New("content does not match its digest")
 )
 
 // Codes of an Error. They are part of the wire contract.
@@ -25,6 +30,7 @@ const (
 	CodeInvalid         = "invalid"
 	CodeNotFound        = "not_found"       // a unit
 	CodeImageNotFound   = "image_not_found" // an image, here or in the registry
+	CodeNoOperation     = "operation_not_found"
 	CodeAmbiguous       = "ambiguous"
 	CodeConflict        = "conflict" // it exists, or it is in use
 	CodeNotRunning      = "not_running"
@@ -33,6 +39,10 @@ const (
 	CodeUnavailable     = "unavailable"
 	CodeCommandNotFound = "command_not_found"
 	CodeNotExecutable   = "not_executable"
+	CodeAborted         = "aborted"   // by somebody
+	CodeNoSpace         = "no_space"  // on the daemon's disk
+	CodeUntrusted       = "untrusted" // the trust policy refuses an image
+	CodeCorrupt         = "corrupt"   // stored or sent content is damaged
 	CodeInternal        = "internal"
 )
 
@@ -41,12 +51,17 @@ var sentinels = map[string]error{
 	CodeInvalid:       ErrInvalid,
 	CodeNotFound:      ErrNoSuchUnit,
 	CodeImageNotFound: ErrNoSuchImage,
+	CodeNoOperation:   ErrNoSuchOperation,
 	CodeAmbiguous:     ErrAmbiguous,
 	CodeConflict:      ErrExists,
 	CodeNotRunning:    ErrNotRunning,
 	CodeTimeout:       ErrTimeout,
 	CodeForbidden:     ErrForbidden,
 	CodeUnavailable:   ErrUnavailable,
+	CodeAborted:       ErrAborted,
+	CodeNoSpace:       ErrNoSpace,
+	CodeUntrusted:     ErrUntrusted,
+	CodeCorrupt:       ErrCorrupt,
 }
 
 // Error is the body of every failed call.

@@ -6,19 +6,21 @@ import "time"
 // image store and its registry code.
 
 // PullRequest pulls an image. POST /v1/images:pull, answered by JSON lines of
-// PullMessage. A caller that goes away does not end the pull.
+// PullMessage. A caller that goes away does not end the pull; POST
+// /v1/operations/ID:abort does.
 type PullRequest struct {
 	Ref      string `json:"ref"`
-	Policy   string `json:"policy,omitempty"`   // missing (the default), always
+	Policy   string `json:"policy,omitempty"`   // missing (the default), always, never, newer
 	Platform string `json:"platform,omitempty"` // "linux/arm64"; empty: the host's
 }
 
-// PullMessage is one line of a pull; one field is set. The last line has Image
-// or Error.
+// PullMessage is one line of a pull; one field is set. The first line has
+// Operation, the last one Image or Error.
 type PullMessage struct {
-	Progress *Progress `json:"progress,omitempty"`
-	Image    *Image    `json:"image,omitempty"`
-	Error    *Error    `json:"error,omitempty"`
+	Operation string    `json:"operation,omitempty"` // its id
+	Progress  *Progress `json:"progress,omitempty"`
+	Image     *Image    `json:"image,omitempty"`
+	Error     *Error    `json:"error,omitempty"`
 }
 
 // Progress is one step of one layer, or of the image if Layer is empty.

@@ -113,8 +113,9 @@ func (c *Client) Events(ctx context.Context, since uint64, follow bool) iter.Seq
 	return lines[Event](ctx, c, http.MethodGet, "/events", q, nil)
 }
 
-// Pull pulls an image. When ctx ends meanwhile, the daemon goes on.
-func (c *Client) Pull(ctx context.Context, r PullRequest, progress func(Progress)) (Image, error) {
+// Pull pulls an image. When ctx ends meanwhile, the daemon goes on: Abort ends
+// the operation that started has got the id of. Both functions may be nil.
+func (c *Client) Pull(ctx context.Context, r PullRequest, started func(operation string), progress func(Progress)) (Image, error) {
 	for m, err := range lines[PullMessage](ctx, c, http.MethodPost, "/images:pull", nil, r) {
 		switch {
 		case err != nil:
@@ -123,6 +124,8 @@ func (c *Client) Pull(ctx context.Context, r PullRequest, progress func(Progress
 			return Image{}, m.Error
 		case m.Image != nil:
 			return *m.Image, nil
+		case m.Operation != "" && started != nil:
+			started(m.Operation)
 		case m.Progress != nil && progress != nil:
 			progress(*m.Progress)
 		}

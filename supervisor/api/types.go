@@ -24,6 +24,19 @@ type Info struct {
 	Bridge     string    `json:"bridge"`
 	Subnet     string    `json:"subnet,omitempty"`
 	Warnings   []string  `json:"warnings,omitempty"`
+
+	// Registries that said how many pulls are left, or to wait.
+	Registries []RateLimit `json:"registries,omitempty"`
+	Disk       *Disk       `json:"disk,omitempty"`    // of Root's file system
+	LastGC     *LastGC     `json:"last_gc,omitempty"` // nil: none yet
+}
+
+// LastGC is the latest garbage collection of images that did something.
+type LastGC struct {
+	At     time.Time `json:"at"`
+	Images int       `json:"images"` // how many went
+	Freed  int64     `json:"freed"`  // bytes
+	Error  string    `json:"error,omitempty"`
 }
 
 // Unit is one unit as it is now. GET /v1/units.

@@ -34,10 +34,14 @@ func messages() map[string]any {
 			StartedAt: at, EndedAt: at, Restarts: 4, Attempt: 2, NextTry: at, Reason: "exited 1", Error: "network: port 80", Exit: exit,
 			LogPath: "/var/lib/wherry/logs/web/web.1/app.log", Cgroup: "/wherry/web.1-7f3k/app"}},
 	}
+	disk := api.Disk{Path: "/var/lib/wherry", Total: 10, Free: 5, Reserve: 1, Used: 50.5, Inodes: 9, InodesFree: 8, Pressure: "too full"}
+	operation := api.Operation{ID: "pull-7f3k", Kind: "pull", Object: "nginx", Unit: "web", Instance: "web.1", By: "root", StartedAt: at,
+		Step: "fetch", Done: 1, Total: 4, Rate: 2, Left: time.Second}
 	revision := api.Revision{Number: 3, AppliedAt: at, By: "root (uid 0, pid 1)", Source: "web.yaml", Digest: "sha256:abc"}
 	return map[string]any{
 		"info": api.Info{Version: "1.2.3", Pid: 1, KeeperPid: 2, StartedAt: at, Root: "/var/lib/wherry", RunDir: "/run/wherry",
-			Cgroup: "/wherry", CgroupMode: "unified", Bridge: "wherry0", Subnet: "10.88.0.0/16", Warnings: []string{"no swap limit"}},
+			Cgroup: "/wherry", CgroupMode: "unified", Bridge: "wherry0", Subnet: "10.88.0.0/16", Warnings: []string{"no swap limit"},
+			Registries: []api.RateLimit{testLimit()}, Disk: &disk, LastGC: &api.LastGC{At: at, Images: 3, Freed: 4, Error: "no"}},
 		"unit": u,
 		"unit_detail": api.UnitDetail{Unit: u, Source: "web.yaml", Text: "image: nginx\n", Revisions: []api.Revision{revision}, Digest: "sha256:abc",
 			Definition: unit.Unit{Kind: unit.Service, Name: "web", Replicas: 2, Network: "bridge", Restart: unit.DefaultRestart(),
@@ -57,14 +61,33 @@ func messages() map[string]any {
 		"wait_request":   api.WaitRequest{Units: []string{"web"}, State: "running", Timeout: unit.Duration(time.Minute)},
 		"wait_result":    api.WaitResult{Units: []api.Waited{{Name: "web", Exit: exit}}},
 		"pull_request":   api.PullRequest{Ref: "nginx", Policy: "always", Platform: "linux/arm64"},
-		"pull_message":   api.PullMessage{Progress: &api.Progress{Image: "nginx", Layer: "sha256:abc", Step: "fetch", Done: 1, Total: 2}},
+		"pull_message":   api.PullMessage{Progress: &api.Progress{Image: "nginx", Layer: "sha256:abc", Step: "fetch", Done: 1, Total: 2, Rate: 3, Left: time.Second}},
 		"image":          testImage(),
+		"operation":      operation,
+		"abort":          api.Abort{Operation: operation, GoesOn: true},
+		"pull_begun":     api.PullMessage{Operation: "pull-7f3k"},
+		"load_message":   api.LoadMessage{Images: []api.Image{testImage()}},
+		"save_request":   api.SaveRequest{Refs: []string{"nginx"}, Format: "oci-archive", Folder: "/a"},
+		"gc_request":     api.GCRequest{All: true, DryRun: true},
+		"gc_result":      api.GCResult{Images: []string{"sha256:abc"}, Deleted: []string{"sha256:def"}, Freed: 3, Disk: disk},
+		"explanation":    api.Explanation{Image: "nginx", Digest: "sha256:abc", Stays: true, Reasons: []string{"web uses it"}, Size: 2, Frees: 1, LastUse: at},
+		"verify_request": api.VerifyRequest{Refs: []string{"nginx"}, Repair: true},
+		"verify_message": api.VerifyMessage{Image: &api.Verification{Image: "nginx", Digest: "sha256:abc", Layers: 1, Files: 2, Bytes: 3,
+			Damage: []api.Damage{{Layer: "sha256:1", Blob: "sha256:2", Path: "/etc/x", What: "missing", Repaired: true}}}},
+		"disk_usage": api.DiskUsage{Disk: disk, Images: []api.ImageUsage{{Digest: "sha256:abc", Names: []string{"nginx"}, Size: 2, Unique: 1, Units: []string{"web"}}},
+			Units: []api.UnitUsage{{Unit: "web", Images: []string{"sha256:abc"}, ImageSize: 2, Writable: 1, Volumes: 3, Logs: 4,
+				Containers: []api.ContainerUsage{{Instance: "web.1", Run: "web.1-7f3k", Image: "sha256:abc", Ended: true, Writable: 1, Volumes: 3}}}},
+			Blobs: 1, Layers: 2, Trash: 3, Partial: 4, Volumes: 5},
 		"image_removal":  api.ImageRemoval{Untagged: []string{"nginx"}, Deleted: []string{"sha256:abc"}, Freed: 3},
 		"error":          api.Error{Message: "no such unit: web", Hint: "list shows them", Code: api.CodeNotFound},
 		"control_create": api.Control{Created: "x"},
 		"control_exit":   api.Control{Exit: exit},
 		"control_error":  api.Control{Error: &api.Error{Message: "no", Code: api.CodeInternal}},
 	}
+}
+
+func testLimit() api.RateLimit {
+	return api.RateLimit{Registry: "docker.io", Limit: 100, Remaining: 63, Window: 6 * time.Hour, At: at, Until: at}
 }
 
 func testImage() api.Image {

@@ -40,7 +40,7 @@ digest. Ctrl-C leaves the pull going on in the daemon.`,
 
 func (a *app) pull(ctx context.Context, r api.PullRequest, quiet bool) error {
 	bars := newPullProgress(a.err, quiet)
-	i, err := a.client().Pull(ctx, r, bars.update)
+	i, err := a.client().Pull(ctx, r, nil, bars.update)
 	bars.finish()
 	if err != nil {
 		return a.goesOn(a.cannot("pull", r.Ref, err), "the pull goes on in the daemon; the same command shows it again")

@@ -8,7 +8,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/wherry-run/wherry/supervisor"
 	"github.com/wherry-run/wherry/supervisor/unit"
 )
 
@@ -136,6 +135,6 @@ func FuzzConfig(f *testing.F) {
 	f.Fuzz(func(_ *testing.T, text string) {
 		c := defaults(noEnv)
 		_ = parseConfig("w.yaml", []byte(text), &c)
-		_ = c.Registries["x"] == supervisor.Registry{}
+
 	})
 }

@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/wherry-run/wherry/image"
 	"github.com/wherry-run/wherry/supervisor/api"
 	"github.com/wherry-run/wherry/supervisor/internal/apiserver"
 	"github.com/wherry-run/wherry/supervisor/plan"
@@ -30,6 +31,9 @@ type Daemon struct {
 	changed chan struct{} // closed and replaced at each change
 	calls   []string
 	fail    map[string]error
+
+	operations map[string]*operation
+	damage     map[string][]image.Damage // by digest
 }
 
 // pretended is one unit.
@@ -41,7 +45,8 @@ type pretended struct {
 
 // New has no units and no images.
 func New() *Daemon {
-	return &Daemon{units: map[string]*pretended{}, changed: make(chan struct{}), fail: map[string]error{}}
+	return &Daemon{units: map[string]*pretended{}, changed: make(chan struct{}), fail: map[string]error{},
+		operations: map[string]*operation{}, damage: map[string][]image.Damage{}}
 }
 
 // Serve answers at ln until ctx ends.
@@ -123,7 +128,13 @@ func (d *Daemon) until(ctx context.Context, ok func() bool) error {
 func (d *Daemon) Info() api.Info {
 	return api.Info{Version: "1.2.3", Pid: 812, KeeperPid: 813, StartedAt: time.Now().Add(-3 * time.Hour), Root: "/var/lib/wherry",
 		RunDir: "/run/wherry", Cgroup: "/wherry", CgroupMode: "unified", Bridge: "wherry0", Subnet: "10.88.0.0/16",
-		Warnings: []string{"/etc/wherry/units/refused.yaml:2:1: unknown key \"comand\""}}
+		Warnings: []string{"/etc/wherry/units/refused.yaml:2:1: unknown key \"comand\""},
+		Registries: []api.RateLimit{
+			{Registry: "docker.io", Limit: 100, Remaining: 63, Window: 6 * time.Hour, At: time.Now()},
+			{Registry: "quay.io", Until: time.Now().Add(90 * time.Second)},
+		},
+		Disk:   &api.Disk{Path: "/var/lib/wherry", Total: 100e9, Free: 12e9, Reserve: 1e9, Used: 88, Pressure: "88 % in use, above 85 %"},
+		LastGC: &api.LastGC{At: time.Now().Add(-time.Hour), Images: 3, Freed: 2e9}}
 }
 
 // Reload says that something was applied.

@@ -29,21 +29,32 @@ func pretendPull(ref string, progress func(image.Progress)) {
 	progress(image.Progress{Image: ref, Step: "done"})
 }
 
-// Pull pretends to pull; "missing" does not exist.
-func (s *images) Pull(_ context.Context, ref string, o image.PullOptions) (image.Image, error) {
-	d := (*Daemon)(s)
+// pull pretends to pull; "missing" does not exist, "endless" never ends by
+// itself.
+func (d *Daemon) pull(ctx context.Context, ref string, o image.PullOptions, by string) (image.Image, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if err := d.called("Pull", ref+" "+string(o.Policy), ""); err != nil {
+	if err := d.called("Pull", ref+" "+string(o.Policy), by); err != nil {
 		return image.Image{}, err
 	}
-	if ref == "missing" {
+	switch ref {
+	case "missing":
 		return image.Image{}, fmt.Errorf("pull %s: resolve: %w", ref, image.ErrNotFound)
+	case "endless":
+		o.Progress(image.Progress{Image: ref, Layer: layerTwo, Step: "fetch", Done: 500_000, Total: 2_000_000})
+		o.Progress(image.Progress{Image: ref, Step: "fetch", Done: 500_000, Total: 2_000_000, Rate: 100_000, Left: 15 * time.Second})
+		_ = d.until(ctx, func() bool { return false })
+		return image.Image{}, context.Cause(ctx)
 	}
 	pretendPull(ref, o.Progress)
+	return storeImage(d.keep(ref)), nil
+}
+
+// keep puts an image into the store; mu is held.
+func (d *Daemon) keep(ref string) api.Image {
 	i := api.Image{Names: []string{ref}, Digest: layerTwo, ConfigID: layerOne, Platform: "linux/amd64", Size: 2_001_000, PulledAt: time.Now()}
 	d.images = append(d.images, i)
-	return storeImage(i), nil
+	return i
 }
 
 // Get finds an image.
@@ -51,6 +62,9 @@ func (s *images) Get(ref string) (image.Image, error) {
 	d := (*Daemon)(s)
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if strings.ContainsAny(ref, " \\") {
+		return image.Image{}, fmt.Errorf("%w %q", image.ErrInvalid, ref)
+	}
 	n := d.imageAt(ref)
 	if n < 0 {
 		return image.Image{}, fmt.Errorf("%w: %s", image.ErrNotFound, ref)

@@ -4,11 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"slices"
 	"strings"
-	"sync"
-	"time"
 
 	"github.com/wherry-run/wherry/image"
 	"github.com/wherry-run/wherry/supervisor/api"
@@ -16,10 +15,14 @@ import (
 
 // Images is the image store.
 type Images interface {
-	Pull(ctx context.Context, ref string, o image.PullOptions) (image.Image, error)
 	Get(ref string) (image.Image, error)
 	List() ([]image.Image, error)
 	Remove(ctx context.Context, ref string) (image.RemoveResult, error)
+	Load(ctx context.Context, r io.Reader, o image.LoadOptions) ([]image.Image, error)
+	LoadFolder(ctx context.Context, dir string, o image.LoadOptions) ([]image.Image, error)
+	Save(ctx context.Context, w io.Writer, f image.Format, refs []string) error
+	SaveFolder(ctx context.Context, dir string, refs []string) error
+	Verify(ctx context.Context, ref string, o image.VerifyOptions) ([]image.Verification, error)
 }
 
 func (s *Server) getImages(w http.ResponseWriter, _ *http.Request) error {
@@ -34,44 +37,6 @@ func (s *Server) getImages(w http.ResponseWriter, _ *http.Request) error {
 func (s *Server) getImage(w http.ResponseWriter, r *http.Request) error {
 	i, err := s.Images.Get(r.PathValue("ref"))
 	return reply(w, wireImage(i), err)
-}
-
-// postPull pulls an image. The pull goes on without the caller, who may ask
-// again: two pulls of one image share their downloads.
-func (s *Server) postPull(w http.ResponseWriter, r *http.Request) error {
-	var req api.PullRequest
-	if err := readJSON(r, &req); err != nil {
-		return err
-	}
-	o := image.PullOptions{Policy: image.Policy(req.Policy)}
-	if req.Policy == "" {
-		o.Policy = image.Missing
-	}
-	if req.Platform != "" {
-		p, err := parsePlatform(req.Platform)
-		if err != nil {
-			return err
-		}
-		o.Platform = p
-	}
-	out := newStream(w, linesType)
-	defer out.close()
-	pace := newPace()
-	o.Progress = func(p image.Progress) {
-		if pace.due(p) {
-			out.offer(func() error { return out.line(api.PullMessage{Progress: wireProgress(p)}) })
-		}
-	}
-	i, err := s.Images.Pull(s.ctx, req.Ref, o)
-	if err != nil {
-		err = s.explain(err)
-		if began(w) {
-			return out.line(api.PullMessage{Error: toAPI(err)})
-		}
-		return err
-	}
-	img := wireImage(i)
-	return out.line(api.PullMessage{Image: &img})
 }
 
 // deleteImage takes a name away. An image named by its id has all its names
@@ -141,33 +106,4 @@ func wireImage(i image.Image) api.Image {
 func wireProgress(p image.Progress) *api.Progress {
 	w := api.Progress(p)
 	return &w
-}
-
-// pace thins out the progress of downloads: every new step of a layer, but
-// bytes only ten times a second.
-type pace struct {
-	mu   sync.Mutex
-	sent map[string]sentProgress // by layer
-}
-
-type sentProgress struct {
-	step string
-	at   time.Time
-}
-
-const paceOf = 100 * time.Millisecond
-
-func newPace() *pace { return &pace{sent: map[string]sentProgress{}} }
-
-// due reports whether p is worth sending now.
-func (c *pace) due(p image.Progress) bool {
-	now := time.Now()
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	last, ok := c.sent[p.Layer]
-	if ok && last.step == p.Step && now.Sub(last.at) < paceOf && p.Done != p.Total {
-		return false
-	}
-	c.sent[p.Layer] = sentProgress{p.Step, now}
-	return true
 }

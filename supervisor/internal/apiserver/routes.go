@@ -46,19 +46,39 @@ func (s *Server) handler() http.Handler {
 		{"POST /v1/wait", read, s.postWait},
 		{"GET /v1/images", read, s.getImages},
 		{"GET /v1/images/{ref}", read, s.getImage},
+		{"GET /v1/images:explain", read, s.getExplanation},
 		{"POST /v1/images:pull", admin, s.postPull},
+		{"POST /v1/images:save", admin, s.postSave},
+		{"POST /v1/images:gc", admin, s.postCollect},
+		{"POST /v1/images:verify", read, s.verify(false)},
+		{"POST /v1/images:repair", admin, s.verify(true)},
 		{"DELETE /v1/images/{ref}", admin, s.deleteImage},
+		{"GET /v1/disk", read, s.getDisk},
+		{"GET /v1/operations", read, s.getOperations},
+		{"POST /v1/operations/{id}", admin, s.postOperation},
 	} {
-		mux.Handle(route.pattern, s.guard(route.access, route.handle))
+		mux.Handle(route.pattern, s.guard(route.access, limited(route.handle)))
 	}
-	mux.Handle("/", s.guard(read, func(_ http.ResponseWriter, r *http.Request) error {
-		return &api.Error{Code: api.CodeInvalid, Message: fmt.Sprintf("no such call: %s %s", r.Method, r.URL.Path),
-			Hint: "client and daemon may be of different versions: compare `wherry version` with `wherry ctl status`"}
-	}))
+	// Its body is an archive, read as it comes: no limit.
+	mux.Handle("POST /v1/images:load", s.guard(admin, s.postLoad))
+	mux.Handle("/", s.guard(read, func(_ http.ResponseWriter, r *http.Request) error { return noSuchCall(r) }))
 	return mux
 }
 
-// guard checks the caller, limits the body, turns a returned error into the
+func noSuchCall(r *http.Request) error {
+	return &api.Error{Code: api.CodeInvalid, Message: fmt.Sprintf("no such call: %s %s", r.Method, r.URL.Path),
+		Hint: "client and daemon may be of different versions: compare `wherry version` with `wherry ctl status`"}
+}
+
+// limited bounds the request's body.
+func limited(handle handlerFunc) handlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+		return handle(w, r)
+	}
+}
+
+// guard checks the caller, turns a returned error into the
 // answer and contains panics.
 func (s *Server) guard(need access, handle handlerFunc) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -81,7 +101,6 @@ func (s *Server) guard(need access, handle handlerFunc) http.Handler {
 				Message: fmt.Sprintf("%s may only read", peerOf(r.Context())), Hint: "run it as root: sudo wherry ctl ..."})
 			return
 		}
-		r.Body = http.MaxBytesReader(out, r.Body, maxBody)
 		if err := handle(out, r); err != nil {
 			e := toAPI(err)
 			if e.Code == api.CodeInternal {

@@ -31,6 +31,8 @@ type Backend interface {
 	Logger
 	Eventer
 	Waiter
+	Operator
+	Tidier
 }
 
 // Supervisor is a Backend that has an image store, as *supervisor.Supervisor.

@@ -130,8 +130,8 @@ func TestErrorsKeepTheirMeaning(t *testing.T) {
 		"command not found": {func() error { _, _, _, err := run(t, c, api.RunRequest{Unit: service("a", "nothing")}); return err }, api.CodeCommandNotFound, nil},
 		"not executable":    {func() error { _, _, _, err := run(t, c, api.RunRequest{Unit: service("a", "folder")}); return err }, api.CodeNotExecutable, nil},
 		"no such image":     {func() error { _, err := c.Image(ctx, "nope"); return err }, api.CodeImageNotFound, api.ErrNoSuchImage},
-		"pull":              {func() error { _, err := c.Pull(ctx, api.PullRequest{Ref: "missing"}, nil); return err }, api.CodeImageNotFound, api.ErrNoSuchImage},
-		"platform":          {func() error { _, err := c.Pull(ctx, api.PullRequest{Ref: "a", Platform: "arm"}, nil); return err }, api.CodeInvalid, api.ErrInvalid},
+		"pull":              {func() error { _, err := c.Pull(ctx, api.PullRequest{Ref: "missing"}, nil, nil); return err }, api.CodeImageNotFound, api.ErrNoSuchImage},
+		"platform":          {func() error { _, err := c.Pull(ctx, api.PullRequest{Ref: "a", Platform: "arm"}, nil, nil); return err }, api.CodeInvalid, api.ErrInvalid},
 		"timeout":           {func() error { return waitRunning(c, 20*time.Millisecond) }, api.CodeTimeout, api.ErrTimeout},
 		"nothing named":     {func() error { _, err := c.Start(ctx, api.ActRequest{}); return err }, api.CodeInvalid, api.ErrInvalid},
 		"invalid unit": {func() error {
@@ -255,7 +255,7 @@ func TestEventsWithoutFollow(t *testing.T) {
 func TestPullProgress(t *testing.T) {
 	_, c := start(t)
 	var steps []string
-	i, err := c.Pull(context.Background(), api.PullRequest{Ref: "nginx"}, func(p api.Progress) { steps = append(steps, p.Step) })
+	i, err := c.Pull(context.Background(), api.PullRequest{Ref: "nginx"}, nil, func(p api.Progress) { steps = append(steps, p.Step) })
 	if err != nil || i.Names[0] != "nginx" {
 		t.Fatal(i, err)
 	}
