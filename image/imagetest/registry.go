@@ -1,6 +1,7 @@
 package imagetest
 
 import (
+	"crypto/tls"
 	"fmt"
 	"io"
 	"log"
@@ -31,16 +32,25 @@ type Registry struct {
 	mu       sync.Mutex
 	faults   []*Fault
 	requests []string
-	user     string
-	password string
-	basic    bool
+	login    *Login
 }
 
+var silent = log.New(io.Discard, "", 0)
+
 // Start starts a registry. Close it.
-func Start() *Registry {
-	r := &Registry{inner: registry.New(registry.Logger(log.New(io.Discard, "", 0)))}
-	r.server = httptest.NewServer(r)
-	r.Host = strings.TrimPrefix(r.server.URL, "http://")
+func Start() *Registry { return StartTLS(nil) }
+
+// StartTLS starts a registry with TLS, see CA.Server.
+func StartTLS(conf *tls.Config) *Registry {
+	r := &Registry{inner: registry.New(registry.Logger(silent), registry.WithReferrersSupport(true))}
+	r.server = httptest.NewUnstartedServer(r)
+	r.server.Config.ErrorLog = silent
+	if r.server.TLS = conf; conf != nil {
+		r.server.StartTLS()
+	} else {
+		r.server.Start()
+	}
+	r.Host = r.server.Listener.Addr().String()
 	return r
 }
 
@@ -154,12 +164,14 @@ func (r *Registry) Mend() {
 // token service, or basic authentication. An empty user gives everybody an
 // anonymous token.
 func (r *Registry) RequireLogin(user, password string, basic bool) {
+	r.Require(&Login{User: user, Password: password, Basic: basic, Anonymous: user == ""})
+}
+
+// Require makes the registry ask for a login; nil: for none.
+func (r *Registry) Require(l *Login) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.user, r.password, r.basic = user, password, basic
-	if user == "" {
-		r.user = "*"
-	}
+	r.login = l
 }
 
 // Requests returns the requests so far whose "METHOD PATH" contains s.
@@ -204,7 +216,10 @@ func (r *Registry) ServeHTTP(w http.ResponseWriter, q *http.Request) {
 		http.Error(w, `{"errors":[{"code":"UNAVAILABLE","message":"broken on purpose"}]}`, f.Status)
 		return
 	}
-	if !r.admit(w, q) {
+	r.mu.Lock()
+	login := r.login
+	r.mu.Unlock()
+	if login != nil && !login.admit(w, q) {
 		return
 	}
 	rec := httptest.NewRecorder()
@@ -227,11 +242,9 @@ func answer(w http.ResponseWriter, q *http.Request, rec *httptest.ResponseRecord
 		body = f.Replace(body)
 	}
 	body = body[:max(0, int64(len(body))-f.Truncate)]
-	if from, ok := rangeStart(q); ok && !f.NoRanges && status == http.StatusOK && strings.Contains(q.URL.Path, "/blobs/") {
-		if from < int64(len(body)) {
-			w.Header().Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", from, len(body)-1, len(body)))
-			body, status = body[from:], http.StatusPartialContent
-		}
+	if from, to, ok := rangeOf(q, int64(len(body))); ok && !f.NoRanges && status == http.StatusOK && strings.Contains(q.URL.Path, "/blobs/") {
+		w.Header().Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", from, to-1, len(body)))
+		body, status = body[from:to], http.StatusPartialContent
 	}
 	if q.Method != http.MethodHead {
 		w.Header().Set("Content-Length", strconv.Itoa(len(body)))
@@ -248,38 +261,15 @@ func answer(w http.ResponseWriter, q *http.Request, rec *httptest.ResponseRecord
 	_, _ = w.Write(body)
 }
 
-func rangeStart(q *http.Request) (from int64, ok bool) {
-	n, err := fmt.Sscanf(q.Header.Get("Range"), "bytes=%d-", &from)
-	return from, err == nil && n == 1 && from > 0
-}
-
-const token = "opensesame"
-
-// admit checks the login, and is the token service as well.
-func (r *Registry) admit(w http.ResponseWriter, q *http.Request) bool {
-	r.mu.Lock()
-	user, password, basic := r.user, r.password, r.basic
-	r.mu.Unlock()
-	u, p, _ := q.BasicAuth()
-	right := user == "*" || u == user && p == password
-	switch {
-	case user == "":
-		return true
-	case q.URL.Path == "/token":
-		if right {
-			fmt.Fprintf(w, `{"token":%q}`, token)
-		} else {
-			http.Error(w, `{"errors":[{"code":"UNAUTHORIZED","message":"incorrect username or password"}]}`, http.StatusUnauthorized)
-		}
-		return false
-	case basic && right, !basic && q.Header.Get("Authorization") == "Bearer "+token:
-		return true
+// rangeOf reads Range, of a body of the given size: from and up to, not with, to.
+func rangeOf(q *http.Request, size int64) (from, to int64, ok bool) {
+	first, last, ok := strings.Cut(strings.TrimPrefix(q.Header.Get("Range"), "bytes="), "-")
+	from, err := strconv.ParseInt(first, 10, 64)
+	if !ok || err != nil || from >= size {
+		return 0, 0, false
 	}
-	challenge := fmt.Sprintf(`Bearer realm="http://%s/token",service="test"`, r.Host)
-	if basic {
-		challenge = `Basic realm="test"`
+	if to, err = strconv.ParseInt(last, 10, 64); err != nil {
+		return from, size, last == ""
 	}
-	w.Header().Set("WWW-Authenticate", challenge)
-	http.Error(w, `{"errors":[{"code":"UNAUTHORIZED","message":"authentication required"}]}`, http.StatusUnauthorized)
-	return false
+	return from, min(to+1, size), to >= from
 }
