@@ -37,11 +37,22 @@ type resolved struct {
 	size     int64
 }
 
-// resolve follows indexes to the manifest for the platform and reads its config.
+// manifests is where an image is resolved: a repository, or an archive.
+type manifests interface {
+	Manifest(ctx context.Context, id string) (*registry.Manifest, error)
+	Small(ctx context.Context, d v1.Descriptor, limit int64) ([]byte, error)
+}
+
+// resolve asks the registry.
 func (r *repository) resolve(ctx context.Context, id string, p Platform) (*resolved, error) {
+	return r.s.resolve(ctx, r, id, p)
+}
+
+// resolve follows indexes to the manifest for the platform and reads its config.
+func (s *Store) resolve(ctx context.Context, from manifests, id string, p Platform) (*resolved, error) {
 	var indexes []string
 	for range maxIndexDepth {
-		m, err := r.Manifest(ctx, id)
+		m, err := from.Manifest(ctx, id)
 		if err != nil {
 			return nil, err
 		}
@@ -57,7 +68,7 @@ func (r *repository) resolve(ctx context.Context, id string, p Platform) (*resol
 			}
 			id, indexes = d.Digest.String(), append(indexes, m.Digest)
 		case types.OCIManifestSchema1:
-			res, err := r.resolveImage(ctx, m, p)
+			res, err := s.resolveImage(ctx, from, m, p)
 			if res != nil {
 				res.indexes = indexes
 			}
@@ -93,7 +104,7 @@ func kindOf(m *registry.Manifest) types.MediaType {
 	return shape.MediaType
 }
 
-func (r *repository) resolveImage(ctx context.Context, m *registry.Manifest, p Platform) (*resolved, error) {
+func (s *Store) resolveImage(ctx context.Context, from manifests, m *registry.Manifest, p Platform) (*resolved, error) {
 	man, err := v1.ParseManifest(bytes.NewReader(m.Body))
 	if err != nil {
 		return nil, fmt.Errorf("manifest %s: %w", m.Digest, err)
@@ -113,8 +124,8 @@ func (r *repository) resolveImage(ctx context.Context, m *registry.Manifest, p P
 		}
 	}
 	res := &resolved{digest: m.Digest, manifest: m.Body, configID: man.Config.Digest.String()}
-	if res.config, err = r.s.blobs.Read(res.configID); err != nil {
-		if res.config, err = r.Small(ctx, man.Config, maxConfig); err != nil {
+	if res.config, err = s.blobs.Read(res.configID); err != nil {
+		if res.config, err = from.Small(ctx, man.Config, maxConfig); err != nil {
 			return nil, fmt.Errorf("config %s: %w", res.configID, err)
 		}
 	}
