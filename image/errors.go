@@ -72,7 +72,7 @@ func (s *Store) stepFailed(step Step, object string, err error) error {
 	case errors.As(err, &mismatch):
 		step, err = StepVerify, &corruptError{mismatch}
 	case errors.Is(err, syscall.ENOSPC) && !errors.As(err, &space):
-		err = fmt.Errorf("%w (%w)", disk.Full(s.root), err)
+		err = fmt.Errorf("%w (%w)", s.room.full(), err)
 	}
 	return &StepError{Step: step, Object: object, Err: err}
 }

@@ -206,7 +206,7 @@ func (s *Store) waiting(n int) bool {
 	refs := 0
 	for _, f := range s.flights.m {
 		f.mu.Lock()
-		refs += f.refs
+		refs += len(f.seats)
 		f.mu.Unlock()
 	}
 	return refs == n
@@ -319,7 +319,7 @@ func TestDiskFull(t *testing.T) {
 	for i := range 700 {
 		inodes = append(inodes, entry{Name: fmt.Sprintf("e%d", i)})
 	}
-	inodes = append(inodes, entry{Name: "rest", Body: noise(1 << 20)})
+	inodes = append(inodes, entry{Name: "rest", Body: noise(100 << 10)})
 	for name, c := range map[string]struct {
 		img  imagetest.Image
 		want string

@@ -6,20 +6,12 @@ import (
 	"fmt"
 	"io"
 	"sync"
-	"syscall"
-	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"golang.org/x/sync/errgroup"
-
 	"github.com/wherry-run/wherry/image/internal/blob"
 	"github.com/wherry-run/wherry/image/internal/disk"
-	"github.com/wherry-run/wherry/image/internal/fan"
 	"github.com/wherry-run/wherry/image/internal/layer"
 )
-
-// reportEvery bounds how often a layer reports its progress.
-const reportEvery = 100 * time.Millisecond
 
 // layerJob is one layer of an image being pulled.
 type layerJob struct {
@@ -27,6 +19,9 @@ type layerJob struct {
 	diffID string
 	chain  string
 }
+
+// key names the flight of the layer.
+func (j layerJob) key() string { return j.desc.Digest.String() + " " + j.diffID }
 
 // have tells whether the layer is there and its blob is known to be it.
 func (s *Store) have(j layerJob) (key string, ok bool) {
@@ -37,54 +32,85 @@ func (s *Store) have(j layerJob) (key string, ok bool) {
 	return s.layers.Find(j.diffID, j.chain)
 }
 
-// work is what a layer holds while it is fetched and unpacked.
-type work struct {
-	busy *disk.Busy // the sync waits for it
-	free func()     // gives the slot back
-}
+// maxTries is how often a blob is fetched from zero before wrong bytes are
+// believed to be the registry's last word.
+const maxTries = 2
 
 // fly is the work of a flight: the blob is on disk and verified afterwards, and
 // the layer is either committed, if it stands for itself, or left in f.stage.
 func (s *Store) fly(ctx context.Context, f *flight, r *repository, j layerJob) error {
+	s.room.enter(f)
+	defer s.room.leave(f)
 	busy := s.sync.Begin()
 	defer busy.End()
-	select {
-	case s.slots <- struct{}{}:
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-	w := work{busy, sync.OnceFunc(func() { <-s.slots })}
-	defer w.free()
-	digest := j.desc.Digest.String()
-	if size, ok := s.blobs.Size(digest); ok && size == j.desc.Size {
-		file, err := s.blobs.Open(digest)
-		if err != nil {
-			return s.stepFailed(StepFetch, digest, err)
-		}
-		err = s.land(ctx, f, w, j, file, s.blobs.Verifier(digest, j.desc.Size))
-		file.Close()
-		if !errors.Is(err, ErrCorrupt) || ctx.Err() != nil {
+	for try := 1; ; try++ {
+		digest := j.desc.Digest.String()
+		_, stored := s.blobs.Size(digest)
+		err := s.attempt(ctx, f, r, j, busy)
+		var wrong *corruptError
+		if !errors.As(err, &wrong) || ctx.Err() != nil {
 			return err
 		}
-		s.log.Warn("stored blob is damaged, fetching it again", "layer", digest, "err", err)
-		if _, err := s.blobs.Remove(digest); err != nil {
-			return s.stepFailed(StepFetch, digest, err)
+		if stored {
+			try = 0
+			s.log.Warn("stored blob is damaged, fetching it again", "layer", digest, "err", err)
+			continue
 		}
+		// A mirror that lied is not asked again, which is not counted.
+		if r.Retry(ctx, try, wrong.MismatchError) == nil {
+			try = 0
+		}
+		if try >= maxTries {
+			return err
+		}
+		s.log.Warn("blob came out wrong, fetching it again", "layer", digest, "err", err)
 	}
-	b, err := s.blobs.Create(digest, j.desc.Size)
+}
+
+// attempt brings a blob and its layer to the disk, from what is there of it
+// already and the registry.
+func (s *Store) attempt(ctx context.Context, f *flight, r *repository, j layerJob, busy *disk.Busy) (err error) {
+	digest := j.desc.Digest.String()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	d, err := s.blobs.Join(ctx, digest, j.desc.Size, s.remote(r, j.desc))
 	if err != nil {
 		return s.stepFailed(StepFetch, digest, err)
 	}
-	defer b.Abort()
-	src := r.source(j.desc).Reader(ctx)
-	defer src.Close()
-	return s.land(ctx, f, w, j, src, b)
+	defer func() {
+		leave := d.Leave
+		if isNoSpace(err) { // what cannot be unpacked must not take the room of what can
+			leave = d.Discard
+		}
+		err = errors.Join(err, leave())
+	}()
+	w := &watcher{s: s, f: f, j: j, d: d, src: d.Reader(ctx)}
+	defer w.start(ctx, cancel)()
+	select {
+	case s.slots <- struct{}{}:
+	case <-ctx.Done():
+		return s.stepFailed(StepFetch, digest, context.Cause(ctx))
+	}
+	free := sync.OnceFunc(func() { <-s.slots })
+	defer free()
+	return s.land(ctx, w, busy, free)
 }
 
-// land brings one stream to its two ends at the same time: the blob and the
-// unpacked layer.
-func (s *Store) land(ctx context.Context, f *flight, w work, j layerJob, src io.Reader, b *blob.Writer) (err error) {
-	digest := j.desc.Digest.String()
+// remote is where a blob comes from.
+func (s *Store) remote(r *repository, desc v1.Descriptor) blob.Remote {
+	return blob.Remote{
+		Open: func(ctx context.Context, offset, length int64) (io.ReadCloser, int64, error) {
+			return r.Blob(ctx, desc, offset, length)
+		},
+		Retry: r.Retry, Stall: stallTimeout, Connections: s.connections, Host: r.registry,
+	}
+}
+
+// land unpacks a blob while it comes. An archive that cannot be unpacked does
+// not end the download: wrong bytes are reported as such and not as the garbage
+// they unpack to.
+func (s *Store) land(ctx context.Context, w *watcher, busy *disk.Busy, free func()) (err error) {
+	f, j, d, digest := w.f, w.j, w.d, w.j.desc.Digest.String()
 	stage, err := s.layers.Stage()
 	if err != nil {
 		return s.stepFailed(StepUnpack, digest, err)
@@ -94,24 +120,28 @@ func (s *Store) land(ctx context.Context, f *flight, w work, j layerJob, src io.
 			err = errors.Join(err, stage.Discard())
 		}
 	}()
-	res, unpackErr, err := s.stream(ctx, f, j, src, b, stage.Diff())
-	if err != nil {
+	res, unpackErr := layer.Unpack(ctx, w.src, stage.Diff(), layer.Options{})
+	if isNoSpace(unpackErr) { // the rest of the blob would not fit either
+		return s.stepFailed(StepUnpack, digest, unpackErr)
+	}
+	if err := d.Wait(ctx); err != nil {
 		return s.stepFailed(StepFetch, digest, err)
 	}
+	w.report()
 	if unpackErr == nil && res.DiffID != j.diffID {
 		unpackErr = &StepError{Step: StepVerify, Object: digest, Err: fmt.Errorf("%w: it unpacks to %s, the image's config says %s", ErrCorrupt, res.DiffID, j.diffID)}
 	}
 	if unpackErr != nil {
 		// The bytes are right: whoever tries again need not fetch them.
-		return s.stepFailed(StepUnpack, digest, errors.Join(unpackErr, b.Commit()))
+		return s.stepFailed(StepUnpack, digest, errors.Join(unpackErr, d.Commit()))
 	}
 	if err := s.blobs.SetDiffID(digest, res.DiffID); err != nil {
 		return s.stepFailed(StepCommit, digest, err)
 	}
-	w.free()
-	f.report(StepCommit, j.desc.Size)
+	free()
+	w.enter(StepCommit)
 	if res.Dependent || res.NeedsLower {
-		if err := b.Commit(); err != nil {
+		if err := d.Commit(); err != nil {
 			return s.stepFailed(StepCommit, digest, err)
 		}
 		f.mu.Lock()
@@ -121,7 +151,7 @@ func (s *Store) land(ctx context.Context, f *flight, w work, j layerJob, src io.
 		return nil
 	}
 	err = stage.Commit(layer.Key(res.DiffID), infoOf(res, ""), func() error {
-		return errors.Join(w.busy.Sync(), b.Publish())
+		return errors.Join(busy.Sync(), d.Publish())
 	})
 	if err == nil {
 		stage = nil
@@ -135,57 +165,6 @@ func infoOf(r layer.Result, chain string) layer.Info {
 		i.Chain = chain
 	}
 	return i
-}
-
-// stream runs the goroutines of one layer and verifies the blob. An archive
-// that cannot be unpacked does not end it: wrong bytes are reported as such and
-// not as the garbage they unpack to.
-func (s *Store) stream(ctx context.Context, f *flight, j layerJob, src io.Reader, w *blob.Writer, dir string) (res layer.Result, unpackErr, err error) {
-	g, gctx := errgroup.WithContext(ctx)
-	both := fan.New(2)
-	g.Go(func() error {
-		return both.Run(gctx, &counting{r: src, f: f})
-	})
-	g.Go(func() error {
-		defer both.Reader(0).Close()
-		if _, err := io.Copy(w, both.Reader(0)); err != nil {
-			return err
-		}
-		f.report(StepUnpack, j.desc.Size)
-		return w.Verify()
-	})
-	g.Go(func() error {
-		defer both.Reader(1).Close()
-		res, unpackErr = layer.Unpack(gctx, both.Reader(1), dir, layer.Options{})
-		if errors.Is(unpackErr, syscall.ENOSPC) { // the rest of the blob would not fit either
-			return s.stepFailed(StepUnpack, j.desc.Digest.String(), unpackErr)
-		}
-		return nil
-	})
-	err = g.Wait()
-	if err != nil && ctx.Err() != nil {
-		err = context.Cause(ctx)
-	}
-	return res, unpackErr, err
-}
-
-// counting reports how much of a layer has come.
-type counting struct {
-	r    io.Reader
-	f    *flight
-	n    int64
-	last time.Time
-}
-
-// Read implements io.Reader.
-func (c *counting) Read(p []byte) (int, error) {
-	n, err := c.r.Read(p)
-	c.n += int64(n)
-	if now := time.Now(); n > 0 && now.Sub(c.last) >= reportEvery {
-		c.last = now
-		c.f.report(StepFetch, c.n)
-	}
-	return n, err
 }
 
 // settle turns a flight's unpacked layer into the one for this chain, above the

@@ -3,13 +3,15 @@ package image
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 
 	"github.com/wherry-run/wherry/image/internal/layer"
 )
 
-// flights are the layers being fetched, by blob digest: pulls that need the
-// same one share it.
+// flights are the layers being fetched and unpacked, by blob digest and diff ID:
+// pulls that need the same one share it. The blob's bytes are shared beyond that,
+// see blob.Download.
 type flights struct {
 	mu sync.Mutex
 	m  map[string]*flight
@@ -23,21 +25,31 @@ type flight struct {
 	done   chan struct{}
 	err    error // set before done is closed
 
-	mu        sync.Mutex
-	refs      int
-	listeners []func(Step, int64)
-	last      struct {
-		step Step
-		n    int64
-	}
+	mu     sync.Mutex
+	seats  []*seat
+	last   news
 	stage  *layer.Stage // unpacked, but not the layer of anybody yet
 	result layer.Result // of stage
+}
+
+// news is how far a flight is.
+type news struct {
+	step    Step
+	done    int64 // bytes of the blob that are there
+	fetched int64 // of them, those that came over the network by this flight
+}
+
+// seat is one pull's part in a flight.
+type seat struct {
+	*flight
+	own    bool // the pull started the flight
+	listen func(news)
 }
 
 var errAbandoned = errors.New("nobody waits for it any more")
 
 // join finds the flight of key or starts it with run.
-func (fs *flights) join(ctx context.Context, key string, listen func(Step, int64), run func(context.Context, *flight) error) *flight {
+func (fs *flights) join(ctx context.Context, key string, listen func(news), run func(context.Context, *flight) error) *seat {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
 	f, ok := fs.m[key]
@@ -53,12 +65,12 @@ func (fs *flights) join(ctx context.Context, key string, listen func(Step, int64
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.refs++
-	f.listeners = append(f.listeners, listen)
+	s := &seat{f, !ok, listen}
+	f.seats = append(f.seats, s)
 	if f.last.step != "" {
-		listen(f.last.step, f.last.n)
+		listen(f.last)
 	}
-	return f
+	return s
 }
 
 func (fs *flights) remove(f *flight) {
@@ -81,11 +93,12 @@ func (f *flight) wait(ctx context.Context) error {
 
 // leave ends a pull's interest. The last one to leave ends the flight and
 // returns when nothing of it is left.
-func (fs *flights) leave(f *flight) error {
+func (fs *flights) leave(s *seat) error {
+	f := s.flight
 	fs.mu.Lock()
 	f.mu.Lock()
-	f.refs--
-	last := f.refs == 0
+	f.seats = slices.DeleteFunc(f.seats, func(o *seat) bool { return o == s })
+	last := len(f.seats) == 0
 	if last && fs.m[f.key] == f {
 		delete(fs.m, f.key)
 	}
@@ -111,11 +124,19 @@ func (f *flight) claim() (*layer.Stage, layer.Result) {
 	return st, f.result
 }
 
-func (f *flight) report(step Step, n int64) {
+func (f *flight) report(n news) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.last.step, f.last.n = step, n
-	for _, l := range f.listeners {
-		l(step, n)
+	f.last = n
+	for _, s := range f.seats {
+		s.listen(n)
 	}
+}
+
+// step reports the next step of a flight whose blob is there.
+func (f *flight) step(s Step, size int64) {
+	f.mu.Lock()
+	fetched := f.last.fetched
+	f.mu.Unlock()
+	f.report(news{s, size, fetched})
 }

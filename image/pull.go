@@ -10,7 +10,6 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/wherry-run/wherry/image/internal/disk"
 	"github.com/wherry-run/wherry/image/internal/index"
 	"github.com/wherry-run/wherry/image/internal/layer"
 )
@@ -19,6 +18,9 @@ import (
 // users write it: "nginx", "host:5000/a/b:tag", "a/b@sha256:...". Concurrent
 // pulls of one blob share one download. Errors are *StepError, except for a
 // name or a policy that is none.
+//
+// A pull that fails leaves what is whole, and what has come of the other blobs,
+// for the next one. If it fails for lack of room, it leaves nothing that it brought.
 func (s *Store) Pull(ctx context.Context, ref string, o PullOptions) (Image, error) {
 	r, err := s.parseRef(ref)
 	if err != nil {
@@ -34,11 +36,23 @@ func (s *Store) Pull(ctx context.Context, ref string, o PullOptions) (Image, err
 		if o.Policy == Never {
 			return Image{}, s.stepFailed(StepResolve, p.name, fmt.Errorf("%w in the store, and the pull policy is never", ErrNotFound))
 		}
-	case Always:
+	case Always, Newer:
+		if r.digest() == "" {
+			break
+		}
+		// Whatever the registry says, it cannot say anything else.
+		img, ok, err := p.local(ctx, false)
+		if ok || err != nil {
+			return img, s.stepFailed(StepResolve, p.name, err)
+		}
 	default:
-		return Image{}, fmt.Errorf("pull policy %q: want missing, always or never", o.Policy)
+		return Image{}, fmt.Errorf("pull policy %q: want missing, always, never or newer", o.Policy)
 	}
-	img, err := p.run(ctx)
+	run := p.run
+	if o.Policy == Newer {
+		run = p.newer
+	}
+	img, err := run(ctx)
 	return img, ofImage(p.name, s.stepFailed(StepCommit, p.name, err))
 }
 
@@ -52,6 +66,7 @@ type pull struct {
 
 	mu       sync.Mutex // Progress is called by one goroutine at a time
 	progress func(Progress)
+	meter    *meter // nil if nothing is to be fetched
 	pinned   []string
 }
 
@@ -66,7 +81,7 @@ func (p *pull) local(ctx context.Context, offline bool) (Image, bool, error) {
 		return Image{}, false, nil
 	}
 	// The policy may have changed since it was pulled.
-	if err := p.admit(ctx, subject{digest: rec.Digest, indexes: rec.Indexes, offline: offline}); err != nil {
+	if err := p.admit(ctx, admission{digest: rec.Digest, indexes: rec.Indexes, offline: offline}); err != nil {
 		return Image{}, false, err
 	}
 	s.mu.Lock()
@@ -111,15 +126,12 @@ func (p *pull) run(ctx context.Context) (Image, error) {
 	if err != nil {
 		return Image{}, s.stepFailed(StepResolve, p.name, err)
 	}
-	if err := p.admit(ctx, subject{digest: res.digest, indexes: res.indexes, repo: repo}); err != nil {
+	if err := p.admit(ctx, admission{digest: res.digest, indexes: res.indexes, repo: repo}); err != nil {
 		return Image{}, err
 	}
 	p.pin(res)
 	defer p.unpin()
-	if err := p.room(res); err != nil {
-		return Image{}, s.stepFailed(StepFetch, p.name, err)
-	}
-	keys, err := p.layers(ctx, repo, res)
+	keys, err := p.fetch(ctx, repo, res)
 	if err != nil {
 		return Image{}, err
 	}
@@ -131,18 +143,64 @@ func (p *pull) run(ctx context.Context) (Image, error) {
 	return img, err
 }
 
-// room refuses a pull whose compressed layers alone do not fit.
-func (p *pull) room(res *resolved) error {
-	var need int64
+// fetch makes the layers present, if there is room for them.
+func (p *pull) fetch(ctx context.Context, repo *repository, res *resolved) (keys []string, err error) {
+	s := p.s
+	wants := s.wants(res)
+	release, err := s.room.claim(wants)
+	if err != nil {
+		return nil, s.stepFailed(StepFetch, p.name, err)
+	}
+	defer release()
+	if len(wants) > 0 {
+		p.meter = newMeter(res, s.now())
+	}
+	keys, err = p.layers(ctx, repo, res)
+	if isNoSpace(err) {
+		release()
+		err = errors.Join(err, p.withdraw(res, wants))
+	}
+	return keys, err
+}
+
+// withdraw deletes the layers that a pull brought and cannot use for lack of
+// room, unless others need them.
+func (p *pull) withdraw(res *resolved, wants []want) error {
+	brought := map[string]bool{}
+	for _, w := range wants {
+		brought[w.key] = true
+	}
+	p.unpin()
+	var items []item
 	for _, j := range res.layers {
-		if _, ok := p.s.have(j); !ok {
-			need += j.desc.Size
+		if brought[j.key()] {
+			digest := j.desc.Digest.String()
+			items = append(items, item{digest, digest, false}, item{layer.Key(j.diffID), j.diffID, true}, item{layer.Key(j.chain), j.chain, true})
 		}
 	}
-	if need == 0 {
-		return nil
+	return p.s.sweepThese(items)
+}
+
+// sweepThese deletes the given blobs and layers, unless something needs them.
+func (s *Store) sweepThese(items []item) (err error) {
+	s.gc.sweep.Lock()
+	defer s.gc.sweep.Unlock()
+	var m marks
+	for _, it := range items {
+		there := func() bool { _, ok := s.blobs.Size(it.name); return ok }
+		if it.layer {
+			there = func() bool { _, ok := s.layers.Get(it.name); return ok }
+		}
+		_, derr := s.doom(it.name, func() (bool, error) {
+			need, err := m.neededLocked(s, it.name)
+			return need || !there(), err
+		}, func() error {
+			_, err := s.delete(it)
+			return err
+		})
+		err = errors.Join(err, derr)
 	}
-	return disk.Need(p.s.root, need)
+	return err
 }
 
 // layers makes all layers present and returns their keys, the lowest first.
@@ -184,16 +242,14 @@ func (p *pull) layer(ctx context.Context, repo *repository, j layerJob, below fu
 	s, digest := p.s, j.desc.Digest.String()
 	if key, ok := s.have(j); ok {
 		p.report(Progress{Layer: digest, Step: ProgressExists, Done: j.desc.Size, Total: j.desc.Size})
+		p.count(digest, news{step: ProgressExists, done: j.desc.Size})
 		return key, nil
 	}
-	listen := func(step Step, n int64) {
-		p.report(Progress{Layer: digest, Step: string(step), Done: n, Total: j.desc.Size})
+	f, err := p.fly(ctx, repo, j)
+	if f != nil {
+		defer func() { err = errors.Join(err, s.flights.leave(f)) }()
 	}
-	f := s.flights.join(ctx, digest+" "+j.diffID, listen, func(ctx context.Context, f *flight) error {
-		return s.fly(ctx, f, repo, j)
-	})
-	defer func() { err = errors.Join(err, s.flights.leave(f)) }()
-	if err := f.wait(ctx); err != nil {
+	if err != nil {
 		return "", err
 	}
 	if key, ok := s.layers.Find(j.diffID, j.chain); ok {
@@ -204,11 +260,50 @@ func (p *pull) layer(ctx context.Context, repo *repository, j layerJob, below fu
 	if err != nil {
 		return "", err
 	}
-	if key, err = s.settle(ctx, f, j, keys); err != nil {
+	if key, err = s.settle(ctx, f.flight, j, keys); err != nil {
 		return "", err
 	}
 	p.report(Progress{Layer: digest, Step: ProgressDone, Done: j.desc.Size, Total: j.desc.Size})
 	return key, nil
+}
+
+// fly takes part in the layer's flight to its end. Where another pull's download
+// has failed the own registry or credentials may still have the blob.
+func (p *pull) fly(ctx context.Context, repo *repository, j layerJob) (*seat, error) {
+	s := p.s
+	for {
+		f := s.flights.join(ctx, j.key(), p.listener(j), func(ctx context.Context, f *flight) error {
+			return s.fly(ctx, f, repo, j)
+		})
+		err := f.wait(ctx)
+		var step *StepError
+		if err == nil || f.own || ctx.Err() != nil || isNoSpace(err) || !errors.As(err, &step) || step.Step != StepFetch {
+			return f, err
+		}
+		if err := s.flights.leave(f); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// listener reports how far a layer is, and the image with it.
+func (p *pull) listener(j layerJob) func(news) {
+	before, last := int64(-1), news{}
+	return func(n news) {
+		if before < 0 {
+			before = n.fetched // somebody else's, so far
+		}
+		n.fetched -= before
+		if n.fetched < 0 { // the next try
+			before, n.fetched = 0, 0
+		}
+		digest := j.desc.Digest.String()
+		if n.step != last.step || n.done != last.done {
+			p.report(Progress{Layer: digest, Step: string(n.step), Done: n.done, Total: j.desc.Size})
+		}
+		last = n
+		p.count(digest, n)
+	}
 }
 
 // commit stores manifest and config and gives the image its name.
@@ -246,12 +341,14 @@ func (s *Store) nameLocked(name string, rec index.Image) error {
 			rec.Indexes = append(slices.Clip(rec.Indexes), digest)
 		}
 	}
-	if ok && s.idx.Names[name] == rec.Digest && sameLayers(old, rec) && len(old.Indexes) == len(rec.Indexes) {
+	if ok && (name == "" || s.idx.Names[name] == rec.Digest) && sameLayers(old, rec) && len(old.Indexes) == len(rec.Indexes) {
 		return nil
 	}
 	next := s.idx.Clone()
 	next.Images[rec.Digest] = rec
-	next.Names[name] = rec.Digest
+	if name != "" { // a loaded image may be without
+		next.Names[name] = rec.Digest
+	}
 	if err := next.Save(); err != nil {
 		return err
 	}
@@ -284,7 +381,10 @@ func (p *pull) pin(res *resolved) {
 	p.s.pinNames(p.pinned)
 }
 
-func (p *pull) unpin() { p.s.unpinNames(p.pinned) }
+func (p *pull) unpin() {
+	p.s.unpinNames(p.pinned)
+	p.pinned = nil
+}
 
 func (p *pull) report(pr Progress) {
 	if p.progress == nil {
@@ -292,6 +392,23 @@ func (p *pull) report(pr Progress) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	pr.Image = p.name
+	p.progress(pr)
+}
+
+// count adds a layer's news to the image's progress and reports that now and then.
+func (p *pull) count(digest string, n news) {
+	if p.progress == nil || p.meter == nil {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := p.s.now()
+	p.meter.set(digest, n, now)
+	if !p.meter.due(now) {
+		return
+	}
+	pr := p.meter.progress()
 	pr.Image = p.name
 	p.progress(pr)
 }

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -22,8 +23,15 @@ import (
 	"github.com/wherry-run/wherry/image/internal/registry"
 )
 
-// maxLayers is how many layers are fetched and unpacked at a time.
-const maxLayers = 3
+const (
+	maxConnections     = 8 // that fetch blobs
+	maxHostConnections = 6 // of one registry
+)
+
+// layersAtOnce is how many layers are unpacked at a time. One keeps a core busy
+// with decompression and a good part of another one with the rest, but not all the
+// time; and each takes some ten MiB of memory.
+func layersAtOnce() int { return max(3, min(8, runtime.GOMAXPROCS(0))) }
 
 // Store holds images. It is safe for concurrent use; one process owns Root.
 type Store struct {
@@ -41,8 +49,11 @@ type Store struct {
 	blobs   *blob.Store
 	layers  *layer.Store
 	sync    *disk.Syncer
-	slots   chan struct{} // layers being fetched
+	slots   chan struct{} // layers being unpacked
 	flights flights
+	room    *room
+
+	connections *blob.Connections // that fetch blobs
 
 	holds func(context.Context) ([]Hold, error) // Options.Holds
 	now   func() time.Time
@@ -72,8 +83,10 @@ func Open(o Options) (_ *Store, err error) {
 		root: root, platform: o.Platform.or(HostPlatform()),
 		log: o.Logger, backoff: backoff, reserve: o.Reserve, statfs: disk.StatFS,
 		holds: o.Holds, now: time.Now, gc: sweeping{doomed: map[string]chan struct{}{}},
-		sync: &disk.Syncer{Path: root}, slots: make(chan struct{}, maxLayers), flights: flights{m: map[string]*flight{}}, pins: map[string]int{},
+		sync: &disk.Syncer{Path: root}, slots: make(chan struct{}, layersAtOnce()), flights: flights{m: map[string]*flight{}}, pins: map[string]int{},
 	}
+	s.room = newRoom(root, o.Reserve, func(path string) (disk.Stat, error) { return s.statfs(path) })
+	s.connections = blob.NewConnections(maxConnections, maxHostConnections)
 	how := newRegistries(o, s.wait)
 	if how.err != nil {
 		return nil, fmt.Errorf("image store: %w", how.err)
@@ -161,6 +174,10 @@ type Image struct {
 	Platform string    `json:"platform"`
 	Created  time.Time `json:"created,omitzero"`
 	PulledAt time.Time `json:"pulled_at,omitzero"`
+
+	// Stale says that a pull with policy newer got no answer from the registry,
+	// and that this is what was there already.
+	Stale bool `json:"stale,omitempty"`
 }
 
 // Layer is one layer of an image.

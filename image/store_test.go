@@ -282,6 +282,12 @@ func TestProgress(t *testing.T) {
 				t.Errorf("%+v", p)
 			}
 			step := p.Step
+			if p.Layer == "" && step == string(StepFetch) { // of the image, now and then
+				if p.Done <= 0 || p.Done > p.Total || p.Rate < 0 || p.Left < 0 {
+					t.Errorf("%+v", p)
+				}
+				return
+			}
 			if p.Layer != "" {
 				step = "layer " + step
 			}

@@ -94,6 +94,23 @@ func (s *Store) Join(ctx context.Context, digest string, size int64, r Remote) (
 	}
 }
 
+// Missing is how many bytes of a blob would have to be fetched.
+func (s *Store) Missing(digest string, size int64) int64 {
+	h, err := CheckDigest(digest)
+	if have, ok := s.Size(digest); err != nil || ok && have == size {
+		return 0
+	}
+	s.mu.Lock()
+	d := s.active[digest]
+	s.mu.Unlock()
+	if d != nil && d.size == size {
+		done, _ := d.Progress()
+		return size - done
+	}
+	have, _ := readLog(s.path("partial", h)+logSuffix, size, s.boot)
+	return size - have.total()
+}
+
 // begin is called with the store's lock held.
 func (s *Store) begin(ctx context.Context, digest, h string, size int64, r Remote) (*Download, error) {
 	dctx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
@@ -134,7 +151,7 @@ func (d *Download) run(ctx context.Context) {
 	})
 	g.Go(func() error { return d.fetchAll(gctx) })
 	err := g.Wait()
-	if ctx.Err() != nil && mismatch == nil {
+	if ctx.Err() != nil && err != nil && mismatch == nil {
 		err = context.Cause(ctx)
 	}
 	d.s.mu.Lock()
@@ -142,7 +159,7 @@ func (d *Download) run(ctx context.Context) {
 	err = errors.Join(err, d.keepOrDrop(err))
 	d.err = err
 	close(d.done)
-	if err != nil {
+	if err != nil && d.refs > 0 {
 		d.forget()
 	}
 }
@@ -189,7 +206,12 @@ func (d *Download) check(ctx context.Context) error {
 
 // Leave ends the interest in the download. The last one to leave stops it, if it
 // is not done; what has come stays for later. It returns when nothing of it runs.
-func (d *Download) Leave() error {
+func (d *Download) Leave() error { return d.leave(false) }
+
+// Discard is Leave, but nothing stays for later, unless somebody else wants it.
+func (d *Download) Discard() error { return d.leave(true) }
+
+func (d *Download) leave(drop bool) error {
 	d.s.mu.Lock()
 	d.refs--
 	last := d.refs == 0
@@ -201,25 +223,15 @@ func (d *Download) Leave() error {
 	<-d.done
 	d.s.mu.Lock()
 	defer d.s.mu.Unlock()
-	d.forget()
-	return d.file.Close()
-}
-
-// Drop is for a blob that is not wanted any more although its bytes are right:
-// unless it is stored or somebody else wants it, it leaves nothing.
-func (d *Download) Drop() error {
-	<-d.done
-	d.s.mu.Lock()
-	defer d.s.mu.Unlock()
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.refs > 1 || d.part == nil || d.s.active[d.digest] != d {
-		return nil
+	err := d.file.Close()
+	// A download that failed is not active any more: the name may be another's.
+	if d.part != nil && drop && d.s.active[d.digest] == d {
+		err = errors.Join(err, d.part.unlink())
 	}
-	p := d.part
-	d.part = nil
 	d.forget()
-	return p.unlink()
+	return err
 }
 
 // Wait returns when the blob is verified, or why it is not to be had.

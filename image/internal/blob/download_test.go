@@ -487,14 +487,28 @@ func TestStoredBlobIsCheckedAgain(t *testing.T) {
 	}
 }
 
-func TestDropLeavesNothing(t *testing.T) {
+func TestDiscardLeavesNothing(t *testing.T) {
 	s := open(t)
 	o := &origin{body: noise(1 << 20)}
 	d, err := s.Join(ctx, o.digest(), 1<<20, o.remote())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(d.Wait(ctx), d.Drop(), d.Leave()); err != nil {
+	if err := errors.Join(d.Wait(ctx), d.Discard()); err != nil {
+		t.Fatal(err)
+	}
+	assertNoPartials(t, s)
+	o.block = func(at int64) bool { return at > 1<<19 }
+	if d, err = s.Join(ctx, o.digest(), 1<<20, o.remote()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.CopyN(io.Discard, d.Reader(ctx), 1<<18); err != nil {
+		t.Fatal(err)
+	}
+	if missing := s.Missing(o.digest(), 1<<20); missing > 3<<18 {
+		t.Error("missing", missing)
+	}
+	if err := d.Discard(); err != nil {
 		t.Fatal(err)
 	}
 	assertNoPartials(t, s)

@@ -95,9 +95,6 @@ func (d *Download) fetchAll(ctx context.Context) error {
 		if errors.As(err, &local) {
 			return local.error
 		}
-		if errors.Is(err, ErrMismatch) {
-			return err
-		}
 		if errors.Is(err, ErrRange) && d.wholeOnly() {
 			continue
 		}
@@ -395,7 +392,7 @@ func (d *Download) fetchPart(l *link, buf []byte) (done bool, err error) {
 		return true, nil
 	}
 	if l.at > d.size {
-		return true, &MismatchError{Want: d.digest, WantSize: d.size, GotSize: l.at}
+		return true, &localError{&MismatchError{Want: d.digest, WantSize: d.size, GotSize: l.at}}
 	}
 	if !d.extend(l.c, l.at-1) {
 		return true, nil

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -21,8 +22,9 @@ var pieces = sync.Pool{New: func() any { return new(piece) }}
 type Reader struct {
 	d    *Download
 	ctx  context.Context // of one reader, whose Read cannot take one
-	off  int64
-	user bool // its waiting means that the download is too slow for somebody
+	off  int64           // of the next byte
+	told atomic.Int64    // off, for others
+	user bool            // its waiting means that the download is too slow for somebody
 }
 
 // Reader returns a new reader from the first byte on. It is good until Leave.
@@ -41,6 +43,7 @@ func (r *Reader) Read(p []byte) (int, error) {
 	p = p[:min(int64(len(p)), n)]
 	m, err := r.d.file.ReadAt(p, r.off)
 	r.off += int64(m)
+	r.told.Store(r.off)
 	if errors.Is(err, io.EOF) && m < len(p) {
 		return m, fmt.Errorf("blob %s was cut at %d bytes", r.d.digest, r.off)
 	}
@@ -80,8 +83,8 @@ func (r *Reader) writePiece(w io.Writer) (int64, error) {
 	return int64(n), err
 }
 
-// Offset is how much has been read.
-func (r *Reader) Offset() int64 { return r.off }
+// Offset is how much has been read. Any goroutine may ask.
+func (r *Reader) Offset() int64 { return r.told.Load() }
 
 // available waits until there is something to read, and says how much.
 func (r *Reader) available() (int64, error) {

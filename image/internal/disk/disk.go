@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -72,22 +73,42 @@ func RemoveAll(path string) error {
 
 // NoSpaceError says how much room is missing. It is syscall.ENOSPC.
 type NoSpaceError struct {
-	Path string
-	Need int64 // 0: unknown
-	Free int64
+	Path    string
+	Need    int64 // 0: unknown
+	Fetch   int64 // the part of Need that would come over the network; 0: not told apart
+	Free    int64
+	Reserve int64 // of Free, what has to stay free
+	Claimed int64 // of Free, what others have been promised
 	// Inodes is how many files the file system can hold, if it is these that
-	// have run out.
-	Inodes uint64
+	// have run out, and InodesFree how many are left.
+	Inodes     uint64
+	InodesFree int64
 }
 
 func (e *NoSpaceError) Error() string {
-	if e.Inodes > 0 {
-		return fmt.Sprintf("no inodes left on %s: all %d are in use, %s free", e.Path, e.Inodes, Bytes(e.Free))
+	var b strings.Builder
+	switch {
+	case e.Inodes > 0 && e.InodesFree > 0:
+		fmt.Fprintf(&b, "no inodes left on %s: %d of %d are not in use, and have to stay so, ", e.Path, e.InodesFree, e.Inodes)
+	case e.Inodes > 0:
+		fmt.Fprintf(&b, "no inodes left on %s: all %d are in use, ", e.Path, e.Inodes)
+	default:
+		fmt.Fprintf(&b, "no space left on %s: ", e.Path)
 	}
-	if e.Need > 0 {
-		return fmt.Sprintf("no space left on %s: %s needed, %s free", e.Path, Bytes(e.Need), Bytes(e.Free))
+	switch {
+	case e.Need > 0 && e.Fetch > 0 && e.Inodes == 0:
+		fmt.Fprintf(&b, "%s needed (%s to fetch, about %s unpacked), ", Bytes(e.Need), Bytes(e.Fetch), Bytes(e.Need-e.Fetch))
+	case e.Need > 0 && e.Inodes == 0:
+		fmt.Fprintf(&b, "%s needed, ", Bytes(e.Need))
 	}
-	return fmt.Sprintf("no space left on %s: %s free", e.Path, Bytes(e.Free))
+	fmt.Fprintf(&b, "%s free", Bytes(e.Free))
+	if e.Reserve > 0 && e.Inodes == 0 {
+		fmt.Fprintf(&b, ", %s have to stay free", Bytes(e.Reserve))
+	}
+	if e.Claimed > 0 {
+		fmt.Fprintf(&b, ", %s are promised to other pulls", Bytes(e.Claimed))
+	}
+	return b.String()
 }
 
 // Is makes the error the system's own one for errors.Is.

@@ -61,6 +61,22 @@ func TestNeed(t *testing.T) {
 	}
 }
 
+func TestNoSpaceError(t *testing.T) {
+	for want, e := range map[string]NoSpaceError{
+		"no space left on /s: 1.0 KiB free":                                                {Free: 1024},
+		"no space left on /s: 2.0 KiB needed, 1.0 KiB free":                                {Free: 1024, Need: 2048},
+		"no inodes left on /s: all 600 are in use, 1.0 KiB free":                           {Free: 1024, Inodes: 600, Need: 5, Reserve: 9},
+		"no inodes left on /s: 6 of 600 are not in use, and have to stay so, 1.0 KiB free": {Free: 1024, Inodes: 600, InodesFree: 6},
+		"no space left on /s: 3.0 KiB needed (1.0 KiB to fetch, about 2.0 KiB unpacked), 4.0 KiB free, 512 B have to stay free, 1.0 KiB are promised to other pulls": {
+			Free: 4096, Need: 3072, Fetch: 1024, Reserve: 512, Claimed: 1024},
+	} {
+		e.Path = "/s"
+		if got := e.Error(); got != want {
+			t.Errorf("%s\nwant %s", got, want)
+		}
+	}
+}
+
 func TestBytes(t *testing.T) {
 	for n, want := range map[int64]string{0: "0 B", 1023: "1023 B", 1024: "1.0 KiB", 1536: "1.5 KiB", 10 << 30: "10.0 GiB", 1 << 62: "4.0 EiB"} {
 		if got := Bytes(n); got != want {
