@@ -30,11 +30,12 @@ func (o GCOptions) withDefaults() GCOptions {
 // census is all that the fate of images depends on. Making it reads the disk;
 // deciding it does not.
 type census struct {
-	now    time.Time
-	disk   disk.Stat
-	images []resident
-	fixed  map[string]bool      // blobs and layers that stay in any case
-	sizes  map[string]disk.Tree // of blobs and layers
+	now     time.Time
+	disk    disk.Stat
+	reserve int64
+	images  []resident
+	fixed   map[string]bool      // blobs and layers that stay in any case
+	sizes   map[string]disk.Tree // of blobs and layers
 }
 
 // resident is one image.
@@ -91,11 +92,7 @@ func decide(c census, o GCOptions) []fate {
 // choose says which of the images that nobody needs go: nameless ones always,
 // others as long as there is too little room.
 func (c census) choose(free []fate, users map[string]int, o GCOptions) []fate {
-	over := overfull(c.disk, float64(o.High))
-	goal := excess(c.disk, float64(o.Low))
-	if over == "" {
-		goal = disk.Tree{}
-	}
+	over, goal := shortage(c.disk, c.reserve, o)
 	var freed disk.Tree
 	gone := 0
 	for i := range free {
@@ -118,7 +115,7 @@ func (c census) choose(free []fate, users map[string]int, o GCOptions) []fate {
 		case over == "":
 			v.reasons = append(v.reasons, fullness(c.disk, o.High))
 		case !v.goes:
-			v.reasons = append(v.reasons, fmt.Sprintf("%s, but the %d before it free enough to get to %d %%", over, gone, o.Low))
+			v.reasons = append(v.reasons, fmt.Sprintf("%s, but the %d before it free enough", over, gone))
 		default:
 			v.reasons = append(v.reasons, over)
 		}
@@ -126,6 +123,21 @@ func (c census) choose(free []fate, users map[string]int, o GCOptions) []fate {
 			age(c.now.Sub(v.last())), ordinal(v.rank), len(free), disk.Bytes(v.unique.Bytes)))
 	}
 	return free
+}
+
+// shortage says what is short, "" if nothing is, and how much must go.
+func shortage(st disk.Stat, reserve int64, o GCOptions) (over string, goal disk.Tree) {
+	if over = overfull(st, float64(o.High)); over != "" {
+		goal = excess(st, float64(o.Low))
+	}
+	if o.Room <= 0 {
+		return over, goal
+	}
+	if missing := o.Room + reserve - st.Free; missing > goal.Bytes {
+		goal.Bytes = missing
+		over = cmp.Or(over, fmt.Sprintf("a pull needs %s more than is free above the reserve", disk.Bytes(missing)))
+	}
+	return over, goal
 }
 
 // users counts for each blob and layer the images that have it.

@@ -28,7 +28,7 @@ const (
 // limits of o. Where it stops short of Low, the disk state says so.
 //
 // What goes first is of no use to anybody: the rest of downloads and of pulls that were cut
-// off. Then images; and if the disk is above High even then, the compressed blobs of
+// off. Then images; and if there is too little room even then, the compressed blobs of
 // images that stay and are unpacked, which is what repairs and `save` read: they are
 // fetched again when they are needed. An image that somebody asks for meanwhile
 // stays. It returns when what was deleted is gone from the disk.
@@ -86,7 +86,8 @@ func (s *Store) collect(ctx context.Context, o GCOptions, holds []Hold, res *GCR
 	if err != nil {
 		return err
 	}
-	if err := s.sweepLoose(ctx, overfull(st, float64(o.High)) != "", res); err != nil {
+	over, _ := shortage(st, reserveOf(s.reserve, st.Total), o)
+	if err := s.sweepLoose(ctx, over != "", res); err != nil {
 		return err
 	}
 	c, err := s.census(ctx, holds, o)
@@ -130,7 +131,7 @@ func (s *Store) census(ctx context.Context, holds []Hold, o GCOptions) (census, 
 	if err != nil {
 		return census{}, err
 	}
-	c := census{now: s.now(), disk: st, fixed: map[string]bool{}, sizes: map[string]disk.Tree{}}
+	c := census{now: s.now(), disk: st, reserve: reserveOf(s.reserve, st.Total), fixed: map[string]bool{}, sizes: map[string]disk.Tree{}}
 	s.mu.Lock()
 	idx := s.idx
 	leases, err := s.leasesLocked()
@@ -155,7 +156,7 @@ func (s *Store) census(ctx context.Context, holds []Hold, o GCOptions) (census, 
 		}
 		c.images = append(c.images, sub)
 	}
-	if overfull(st, float64(o.High)) != "" || o.DryRun {
+	if over, _ := shortage(st, c.reserve, o); over != "" || o.DryRun {
 		err = s.sizeAll(ctx, c)
 	}
 	return c, err
@@ -239,11 +240,13 @@ func (s *Store) shed(ctx context.Context, o GCOptions, c census, freed int64, re
 		return err
 	}
 	// Some file systems free later than they say that a file is gone.
-	st.Used = min(st.Used, c.disk.Used-freed)
-	if overfull(disk.Stat{Used: st.Used, Free: st.Free}, float64(o.High)) == "" {
+	st.Used, st.Free = min(st.Used, c.disk.Used-freed), max(st.Free, c.disk.Free+freed)
+	st.Inodes = 0 // blobs are few
+	over, all := shortage(st, c.reserve, o)
+	if over == "" {
 		return nil
 	}
-	goal := excess(st, float64(o.Low)).Bytes
+	goal := all.Bytes
 	s.gc.sweep.Lock()
 	defer s.gc.sweep.Unlock()
 	for _, digest := range s.sheddable() {

@@ -51,7 +51,7 @@ func (s *Store) rehearse(ctx context.Context, o GCOptions, holds []Hold, res *GC
 		return err
 	}
 	ttl := partialTTL
-	if overfull(c.disk, float64(o.High)) != "" {
+	if over, _ := shortage(c.disk, c.reserve, o); over != "" {
 		ttl = 0
 	}
 	old, err := s.oldPartials(ttl)

@@ -64,6 +64,8 @@ func TestDecide(t *testing.T) {
 		"shared parts free nothing":       {full(860, 0), []resident{img("a", 3, "s60", "p10"), img("b", 2, "s60", "q50"), img("c", 1, "r60")}, nil, GCOptions{}, "a b"},
 		"nor do those that a lease has":   {full(860, 0), []resident{img("a", 3, "s60"), img("b", 2, "q60"), img("c", 1, "r1")}, []string{"s60"}, GCOptions{}, "a b"},
 		"nameless ones count":             {full(860, 0), []resident{img("a", 9, "p100"), nameless(img("b", 1, "q100"))}, nil, GCOptions{}, "b"},
+		"room for a pull":                 {full(500, 0), []resident{img("a", 9, "p100"), img("b", 1, "q1")}, nil, GCOptions{Room: 550}, "a"},
+		"room that is there":              {full(500, 0), []resident{img("a", 9, "p100"), img("b", 1, "q1")}, nil, GCOptions{Room: 500}, ""},
 		"inodes":                          {full(100, 900), []resident{img("a", 9, "p1"), img("b", 1, "q1")}, nil, GCOptions{}, "a b"},
 		"inodes, of which few are needed": {full(100, 850), []resident{img("a", 9, "p50"), img("b", 1, "q1")}, nil, GCOptions{}, "a"},
 	} {

@@ -17,6 +17,7 @@ type GCOptions struct {
 	// All every image that nobody needs goes, whatever the disk says.
 	High, Low int
 	All       bool
+	Room      int64         // bytes that shall be free above the reserve too, for a pull that had too little
 	MinAge    time.Duration // younger (pulled or last used) ones stay; 0: none is too young
 	DryRun    bool          // say what would go
 }

@@ -229,3 +229,23 @@ func (s *Store) usageOfRest(ctx context.Context, u *Usage) error {
 
 // trash is the folder of layers that are being deleted.
 func (s *Store) trash() string { return filepath.Join(s.root, "layers", "trash") }
+
+// FolderSize is what everything below path takes on disk, as du adds it up; 0
+// if it is not there.
+func FolderSize(ctx context.Context, path string) (int64, error) {
+	t, err := disk.Measure(ctx, path)
+	return t.Bytes, err
+}
+
+// SpaceNeeded tells how much room above the reserve a pull wanted that failed
+// for lack of it; 0 if it did not get to know that, or files ran out.
+func SpaceNeeded(err error) (bytes int64, failed bool) {
+	if !errors.Is(err, ErrNoSpace) {
+		return 0, false
+	}
+	var e *disk.NoSpaceError
+	if errors.As(err, &e) && e.Inodes == 0 && e.Need > 0 {
+		return e.Need + e.Claimed, true
+	}
+	return 0, true
+}

@@ -34,6 +34,10 @@ func (s *Supervisor) RunUnit(ctx context.Context, r api.RunRequest, by string, p
 		return "", err
 	}
 	app := &def.Containers[0]
+	// Until its unit can be seen, nobody else would know that it is needed.
+	beginning := fmt.Sprintf("run %s %p", def.Name, app)
+	s.beginnings.keep(beginning, def.Name+" is being started", app.Image)
+	defer s.beginnings.drop(beginning)
 	img, err := s.pullFor(ctx, app, by, progress)
 	if err != nil {
 		return "", &StartError{Unit: def.Name, Instance: plan.Instance(def.Name, 1), Step: stepPull, Err: err}

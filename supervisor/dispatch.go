@@ -366,6 +366,9 @@ func (m forgotten) handle(l *loop) {
 		}
 	}
 	delete(l.units, m.unit)
+	if !w.lazy() { // of `run --rm` there are too many, and their images are wanted again
+		l.tidying.ask(whyRemoved, 0)
+	}
 	delete(l.auto, m.unit)
 	delete(l.pending, m.unit)
 }

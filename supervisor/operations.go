@@ -154,6 +154,7 @@ func (s *Supervisor) watchedPull(ctx context.Context, ref string, o image.PullOp
 		}
 	}
 	img, err := s.img.Pull(ctx, ref, o)
+	s.noteNoSpace(err)
 	if cause := context.Cause(ctx); err != nil && (errors.Is(cause, api.ErrAborted) || errors.Is(cause, ErrUnavailable)) {
 		err = cause
 	}

@@ -67,6 +67,10 @@ type images interface {
 	Prepare(ctx context.Context, digest, id, dir string, o image.PrepareOptions) ([]specs.Mount, error)
 	Release(id string) error
 	Leases() ([]string, error)
+	Collect(ctx context.Context, o image.GCOptions) (image.GCResult, error)
+	Explain(ctx context.Context, ref string, o image.GCOptions) (image.Explanation, error)
+	Disk() (image.DiskState, error)
+	Usage(ctx context.Context) (image.Usage, error)
 	Close() error
 }
 

@@ -81,9 +81,12 @@ func (st *start) run(ctx context.Context) startResult {
 }
 
 func (st *start) steps(ctx context.Context) error {
+	st.hold(st.app().Image, st.rec.Revision.Digest)
+	defer st.unhold()
 	if err := st.do(ctx, stepPull, st.pull); err != nil {
 		return err
 	}
+	st.hold(st.img.Digest)
 	select {
 	case st.starts <- struct{}{}:
 		defer func() { <-st.starts }()

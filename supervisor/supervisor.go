@@ -69,6 +69,9 @@ type Supervisor struct {
 	last       ring
 	resolving  resolving
 	operations operations
+	beginnings beginnings
+	tidying    tidying
+	pressure   pressure
 	machine    spec.Machine
 	closing    sync.Once
 	closed     error
@@ -79,7 +82,8 @@ type Supervisor struct {
 func New(o Options) (_ *Supervisor, err error) {
 	o = o.withDefaults()
 	s := &Supervisor{log: o.Logger, machine: readMachine(), startedAt: time.Now(), inbox: make(chan message, 64), refolder: make(chan struct{}, 1),
-		ready: make(chan struct{}), over: make(chan struct{}), starts: make(chan struct{}, startsAtOnce)}
+		ready: make(chan struct{}), over: make(chan struct{}), starts: make(chan struct{}, startsAtOnce),
+		tidying: tidying{kick: make(chan struct{}, 1)}}
 	s.opts.Store(&o)
 	s.snap.Store(newSnapshot())
 	defer func() {
@@ -107,7 +111,9 @@ func New(o Options) (_ *Supervisor, err error) {
 		return nil, err
 	}
 	if s.img = o.hooks.images; s.img == nil {
-		if s.disk, err = image.Open(imageOptions(o, s.paths)); err != nil {
+		io := imageOptions(o, s.paths)
+		io.Holds = s.holds
+		if s.disk, err = image.Open(io); err != nil {
 			return nil, err
 		}
 		s.img = s.disk
@@ -116,14 +122,8 @@ func New(o Options) (_ *Supervisor, err error) {
 }
 
 func imageOptions(o Options, p paths) image.Options {
-	io := image.Options{Root: p.root, DockerConfig: o.DockerConfig, Logger: o.Logger, Registries: o.Registries, Keychain: o.Keychain,
-		Proxy: o.Proxy, Form: o.Layers, Reserve: o.Reserve}
-	for host, r := range o.Registries {
-		if r.Insecure {
-			io.Insecure = append(io.Insecure, host)
-		}
-	}
-	return io
+	return image.Options{Root: p.root, DockerConfig: o.DockerConfig, Logger: o.Logger, Registries: o.Registries, Keychain: o.Keychain,
+		Keyless: o.Keyless, Proxy: o.Proxy, Form: o.Layers, Reserve: o.Reserve}
 }
 
 // Close frees what New took. After Run it does nothing.
@@ -247,6 +247,7 @@ func (s *Supervisor) Run(ctx context.Context) (err error) {
 	helpers.Go(func() { s.watch(inner) })
 	helpers.Go(func() { s.watchFolder(inner) })
 	helpers.Go(func() { s.heal(inner) })
+	helpers.Go(func() { s.keepTidy(inner) })
 	if ln != nil {
 		helpers.Go(func() {
 			if err := apiserver.Serve(outer, ln, s, s.log); err != nil && outer.Err() == nil {

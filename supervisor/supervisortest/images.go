@@ -24,17 +24,24 @@ type Images struct {
 	Takes time.Duration
 	// Config is that of every image.
 	Config image.Config
+	// Room is the disk; zero: one that never fills.
+	Room Room
+	// Holds is asked by Collect, as image.Options.Holds.
+	Holds func(context.Context) ([]image.Hold, error)
 
 	mu     sync.Mutex
 	local  map[string]image.Image // by name and by digest
 	moved  map[string]int         // how often a tag was pushed anew
 	leases map[string]string
 	pulls  map[string]int
+	sizes  map[string]int64 // by digest
+	order  []string         // digests as they were pulled
+	passes int              // of Collect
 }
 
 // NewImages makes an empty store.
 func NewImages() *Images {
-	return &Images{local: map[string]image.Image{}, moved: map[string]int{}, leases: map[string]string{}, pulls: map[string]int{},
+	return &Images{local: map[string]image.Image{}, moved: map[string]int{}, leases: map[string]string{}, pulls: map[string]int{}, sizes: map[string]int64{},
 		Config: image.Config{Cmd: []string{"/bin/app"}}}
 }
 
@@ -57,6 +64,8 @@ func (i *Images) Forget() {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	clear(i.local)
+	clear(i.sizes)
+	i.order = nil
 }
 
 // Pull makes an image present.
@@ -90,6 +99,9 @@ func (i *Images) Pull(ctx context.Context, ref string, o image.PullOptions) (ima
 	}
 	i.mu.Lock()
 	defer i.mu.Unlock()
+	if err := i.takeLocked(ref, digest); err != nil {
+		return image.Image{}, err
+	}
 	img := image.Image{Names: []string{ref}, Digest: digest, Config: i.Config}
 	i.local[ref], i.local[digest] = img, img
 	return img, nil
