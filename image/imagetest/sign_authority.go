@@ -197,7 +197,7 @@ func (a *Authority) promise(e entry) []byte {
 // proof is the entry with proof that it is in the log, in which it is alone.
 func (a *Authority) proof(e entry) map[string]any {
 	leaf := sha256.Sum256(append([]byte{0}, e.body...))
-	text := fmt.Sprintf("%s\n1\n%s\n", a.name, base64Text(leaf[:]))
+	text := fmt.Sprintf("%s - 1\n1\n%s\n", a.name, base64Text(leaf[:]))
 	sig := append(logID(a.rekor)[:4:4], SignBytes(a.rekor, []byte(text), false)...)
 	note := fmt.Sprintf("%s\n— %s %s\n", text, a.name, base64Text(sig))
 	return map[string]any{

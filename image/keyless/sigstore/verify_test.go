@@ -109,7 +109,7 @@ func TestKeyless(t *testing.T) {
 		who := s.auth.Certify(builder, issuer, now.Add(-time.Hour))
 		s.tag(s.auth.SimplePart(s.payload(), who, now))
 		s.refer(s.auth.Bundle(imagetest.Statement(s.digest), who, now))
-		s.refused(v, "cannot verify leaf certificate")
+		s.refused(v, "outside certificate validity")
 	})
 	t.Run("another identity", func(t *testing.T) {
 		s := newScene(t)
