@@ -56,6 +56,9 @@ func (s *Store) fly(ctx context.Context, f *flight, r *repository, j layerJob) e
 			s.log.Warn("stored blob is damaged, fetching it again", "layer", digest, "err", err)
 			continue
 		}
+		if r == nil {
+			return err
+		}
 		// A mirror that lied is not asked again, which is not counted.
 		if r.Retry(ctx, try, wrong.MismatchError) == nil {
 			try = 0
@@ -96,8 +99,18 @@ func (s *Store) attempt(ctx context.Context, f *flight, r *repository, j layerJo
 	return s.land(ctx, w, busy, free)
 }
 
-// remote is where a blob comes from.
+// errNoRegistry: what was loaded from an archive has no other place to come from.
+var errNoRegistry = errors.New("it is damaged or not in the store any more; load the archive again")
+
+// remote is where a blob comes from. Without a repository it must be there.
 func (s *Store) remote(r *repository, desc v1.Descriptor) blob.Remote {
+	if r == nil {
+		return blob.Remote{
+			Open:  func(context.Context, int64, int64) (io.ReadCloser, int64, error) { return nil, 0, errNoRegistry },
+			Retry: func(_ context.Context, _ int, err error) error { return err },
+			Stall: stallTimeout, Connections: s.connections,
+		}
+	}
 	return blob.Remote{
 		Open: func(ctx context.Context, offset, length int64) (io.ReadCloser, int64, error) {
 			return r.Blob(ctx, desc, offset, length)
