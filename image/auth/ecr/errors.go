@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -103,7 +104,7 @@ func translate(ctx context.Context, err error) error {
 	}
 	switch {
 	case errors.As(err, &refusal):
-		return fmt.Errorf("%s: %s%s", refusal.ErrorCode(), refusal.ErrorMessage(), clockHint(err, refusal))
+		return fmt.Errorf("%s: %s%s", refusal.ErrorCode(), refusal.ErrorMessage(), clockHint(err))
 	case errors.As(err, &request):
 		host := "AWS"
 		if u, perr := url.Parse(request.URL); perr == nil {
@@ -122,15 +123,13 @@ var clockCodes = []string{"InvalidSignatureException", "SignatureDoesNotMatch", 
 const maxSkew = 5 * time.Minute
 
 // clockHint compares our clock with the one of the answer.
-func clockHint(err error, refusal smithy.APIError) string {
-	if !slices.Contains(clockCodes, refusal.ErrorCode()) {
-		return ""
-	}
+func clockHint(err error) string {
+	var refusal smithy.APIError
 	var resp *smithyhttp.ResponseError
-	if !errors.As(err, &resp) || resp.Response == nil {
+	if !errors.As(err, &refusal) || !slices.Contains(clockCodes, refusal.ErrorCode()) || !errors.As(err, &resp) || resp.Response == nil {
 		return ""
 	}
-	theirs, perr := time.Parse("Mon, 02 Jan 2006 15:04:05 GMT", resp.Response.Header.Get("Date"))
+	theirs, perr := time.Parse(http.TimeFormat, resp.Response.Header.Get("Date"))
 	if perr != nil {
 		return ""
 	}

@@ -28,14 +28,14 @@ type fetcher struct {
 }
 
 // defaultChain loads the SDK's configuration as every AWS tool does.
-func defaultChain(log *slog.Logger) func(context.Context, string) (aws.Config, error) {
+func defaultChain(log *slog.Logger, more ...func(*config.LoadOptions) error) func(context.Context, string) (aws.Config, error) {
 	// The SDK would write to stderr.
 	logger := logging.LoggerFunc(func(_ logging.Classification, format string, v ...any) {
 		log.Debug("AWS SDK: " + fmt.Sprintf(format, v...))
 	})
 	return func(ctx context.Context, region string) (aws.Config, error) {
-		return config.LoadDefaultConfig(ctx, config.WithRegion(region), config.WithLogger(logger),
-			config.WithAPIOptions([]func(*smithy.Stack) error{middleware.AddUserAgentKey(userAgent)}))
+		return config.LoadDefaultConfig(ctx, append(more, config.WithRegion(region), config.WithLogger(logger),
+			config.WithAPIOptions([]func(*smithy.Stack) error{middleware.AddUserAgentKey(userAgent)}))...)
 	}
 }
 
@@ -76,6 +76,7 @@ type answer struct {
 // that the caller may use, whoever owns it.
 func private(ctx context.Context, cfg aws.Config, r registry) (answer, error) {
 	client := ecr.NewFromConfig(cfg, func(o *ecr.Options) {
+		o.Retryer = withPatience(o.Retryer)
 		// An endpoint that the operator has set, such as one in his own network,
 		// is used as it is; the SDK would refuse it together with these.
 		if o.BaseEndpoint != nil {
@@ -100,7 +101,8 @@ func private(ctx context.Context, cfg aws.Config, r registry) (answer, error) {
 }
 
 func public(ctx context.Context, cfg aws.Config, _ registry) (answer, error) {
-	out, err := api.NewECRPublicClientWrapper(ecrpublic.NewFromConfig(cfg)).GetAuthorizationToken(ctx, &ecrpublic.GetAuthorizationTokenInput{})
+	client := ecrpublic.NewFromConfig(cfg, func(o *ecrpublic.Options) { o.Retryer = withPatience(o.Retryer) })
+	out, err := api.NewECRPublicClientWrapper(client).GetAuthorizationToken(ctx, &ecrpublic.GetAuthorizationTokenInput{})
 	if err != nil {
 		return answer{}, err
 	}
@@ -108,6 +110,23 @@ func public(ctx context.Context, cfg aws.Config, _ registry) (answer, error) {
 		return answer{}, errors.New("AWS answered without a token")
 	}
 	return answer{out.AuthorizationData.AuthorizationToken, out.AuthorizationData.ExpiresAt, out.ResultMetadata}, nil
+}
+
+// patient calls again if AWS refused for the time of the signature: a client
+// learns from an answer how far its clock is off, and uses that in its next
+// attempt. A host that boots without a clock gets its token so.
+type patient struct{ aws.RetryerV2 }
+
+func withPatience(r aws.Retryer) aws.Retryer {
+	if v2, ok := r.(aws.RetryerV2); ok {
+		return patient{v2}
+	}
+	return r
+}
+
+// IsErrorRetryable implements aws.Retryer.
+func (p patient) IsErrorRetryable(err error) bool {
+	return clockHint(err) != "" || p.RetryerV2.IsErrorRetryable(err)
 }
 
 // life is how long the token is good: by the clock of AWS, since ours may be
