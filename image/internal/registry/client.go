@@ -174,11 +174,15 @@ func labelOf(host string) string {
 
 // realHost is where a registry's API is.
 func realHost(host string) string {
+	host = strings.ToLower(host)
 	if host == dockerHub || host == name.DefaultRegistry {
 		return "registry-1.docker.io"
 	}
 	return host
 }
+
+// prefixRunes are those of repository names.
+const prefixRunes = "abcdefghijklmnopqrstuvwxyz0123456789._-/"
 
 // mirrorURL is a parsed mirror.
 type mirrorURL struct{ scheme, host, prefix string }
@@ -194,9 +198,11 @@ func parseMirror(s string) (mirrorURL, error) {
 	if err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || !slices.Contains([]string{"", "http", "https"}, u.Scheme) {
 		return mirrorURL{}, fmt.Errorf("mirror %q: want HOST, HOST/PREFIX or https://HOST/PREFIX", s)
 	}
-	prefix := strings.Trim(u.Path, "/")
-	prefix = strings.TrimPrefix(strings.TrimPrefix(prefix+"/", "v2/"), "/")
-	return mirrorURL{u.Scheme, u.Host, strings.Trim(prefix, "/")}, nil
+	prefix := strings.Trim(strings.TrimPrefix(strings.Trim(u.Path, "/")+"/", "v2/"), "/")
+	if strings.Contains(prefix, "//") || strings.ContainsFunc(prefix, func(r rune) bool { return !strings.ContainsRune(prefixRunes, r) }) {
+		return mirrorURL{}, fmt.Errorf("mirror %q: %q cannot be part of a repository's name", s, prefix)
+	}
+	return mirrorURL{u.Scheme, u.Host, prefix}, nil
 }
 
 // Limit is what a registry last said about how many requests are left.

@@ -110,6 +110,8 @@ func newTransport(set Host, proxy func(*http.Request) (*url.URL, error)) (*http.
 		ResponseHeaderTimeout: time.Minute,
 		DisableCompression:    true, // a layer is what its digest covers
 		ReadBufferSize:        64 << 10,
+
+		MaxResponseHeaderBytes: 1 << 20,
 	}, nil
 }
 

@@ -1,7 +1,9 @@
 package registry
 
 import (
+	"cmp"
 	"fmt"
+	"maps"
 	"net/http"
 	"strconv"
 	"strings"
@@ -43,7 +45,7 @@ func (c *Client) host(name string, origin *host) *host {
 	k := hostKey{name: name}
 	if origin != nil && origin.name != name && !c.named(name) {
 		k.origin = origin.name
-		set = Host{CA: origin.conns.set.CA, Proxy: origin.conns.set.Proxy}
+		set.CA, set.Proxy = cmp.Or(set.CA, origin.conns.set.CA), cmp.Or(set.Proxy, origin.conns.set.Proxy)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -57,6 +59,7 @@ func (c *Client) host(name string, origin *host) *host {
 				delete(c.hosts, old)
 			}
 		}
+		maps.DeleteFunc(c.gates, func(_ string, g *gate) bool { return g.closedUntil().IsZero() })
 	}
 	g, ok := c.gates[name]
 	if !ok {
@@ -143,7 +146,11 @@ func (g *gate) closedUntil() time.Time {
 // heed learns from an answer's header what the host wants and what is left.
 func (c *Client) heed(h *host, resp *http.Response) {
 	busy := resp.StatusCode == http.StatusTooManyRequests
-	wait, wish := retryAfter(resp.Header, time.Now())
+	now := time.Now()
+	if theirs, err := http.ParseTime(resp.Header.Get("Date")); err == nil {
+		now = theirs // our clock may be wrong
+	}
+	wait, wish := retryAfter(resp.Header, now)
 	switch {
 	case busy || wish && resp.StatusCode == http.StatusServiceUnavailable:
 		h.gate.close(wait, wish, c.opts.Backoff)

@@ -312,7 +312,7 @@ func (l *login) buy(ctx context.Context, scheme string, ch *challenge) (token, e
 		if a.status == http.StatusUnauthorized || a.status == http.StatusForbidden || a.status == http.StatusBadRequest && l.config.IdentityToken != "" {
 			a.host, a.status = l.host.label, http.StatusUnauthorized
 		} else if a.status == http.StatusNotFound {
-			return token{}, fmt.Errorf("registry %s: its token service %s answers %w", l.host.label, h.name, a)
+			return token{}, fmt.Errorf("registry %s: its token service %s answers %v", l.host.label, h.name, a)
 		}
 		return token{}, a
 	}

@@ -42,8 +42,8 @@ func (p *place) get(ctx context.Context, method, path string, header http.Header
 		if err != nil {
 			return nil, p.failure(ctx, err)
 		}
-		code, away := resp.StatusCode, canonical(resp.Request.URL) != p.host.name
-		if code != http.StatusUnauthorized && code != http.StatusForbidden && (code != http.StatusNotFound || auth != "") || away {
+		code := resp.StatusCode
+		if code != http.StatusUnauthorized && code != http.StatusForbidden && (code != http.StatusNotFound || auth != "") || p.away(resp) {
 			return resp, nil
 		}
 		again, err := p.login.refused(ctx, p, resp, auth, &did)
@@ -69,8 +69,18 @@ func (p *place) expect(ctx context.Context, method, path string, header http.Hea
 			return resp, nil
 		}
 	}
-	said := answerOf(p.host.label, resp, canonical(resp.Request.URL) != p.host.name)
-	return nil, said.failure(p.login.origin(ctx))
+	return nil, p.answer(ctx, resp)
+}
+
+// answer is the failure that an answer stands for.
+func (p *place) answer(ctx context.Context, resp *http.Response) *failure {
+	return answerOf(p.host.label, resp, p.away(resp)).failure(p.login.origin(ctx))
+}
+
+// away tells whether a redirect led to another host.
+func (p *place) away(resp *http.Response) bool {
+	to := resp.Request.URL
+	return canonical(to) != canonical(&url.URL{Scheme: to.Scheme, Host: p.host.name})
 }
 
 func (p *place) failure(ctx context.Context, err error) error {

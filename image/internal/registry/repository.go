@@ -39,7 +39,7 @@ type Repository struct {
 	places []*place // the mirrors in order, then the registry itself
 
 	mu     sync.Mutex
-	absent map[string][]*place // by digest or tag: mirrors that do not have it, or something else under its name
+	absent map[string][]*place // by digest or tag: mirrors that do not have it, or something else under its name; "": have nothing for us
 	served map[string]*place   // by digest: who sent the blob last
 	last   *place              // who sent any
 }
@@ -111,12 +111,11 @@ func (r *Repository) Head(ctx context.Context, tag string) (digest string, err e
 			drain(resp)
 			return nil
 		}
-		away := canonical(resp.Request.URL) != p.host.name
 		switch resp.StatusCode {
 		case http.StatusOK, http.StatusBadRequest, http.StatusMethodNotAllowed, http.StatusNotImplemented:
 			drain(resp)
 		default:
-			return answerOf(p.host.label, resp, away).failure(p.login.origin(ctx))
+			return p.answer(ctx, resp)
 		}
 		m, err := p.manifest(ctx, tag)
 		if err == nil {
@@ -182,8 +181,7 @@ func (p *place) blob(ctx context.Context, d v1.Descriptor, offset, length int64)
 			return nil, 0, p.failure(ctx, fmt.Errorf("unusable range %q", printable(resp.Header.Get("Content-Range"))))
 		}
 	default:
-		said := answerOf(p.host.label, resp, canonical(resp.Request.URL) != p.host.name)
-		f := said.failure(p.login.origin(ctx))
+		f := p.answer(ctx, resp)
 		if f.kind == ErrNotFound {
 			f.text = fmt.Sprintf("the registry does not have blob %s, which the manifest names", d.Digest)
 		}
@@ -292,8 +290,7 @@ func (p *place) referrers(ctx context.Context, digest string) ([]v1.Descriptor, 
 		}
 		if resp.StatusCode != http.StatusOK || !strings.HasPrefix(resp.Header.Get("Content-Type"), string(types.OCIImageIndex)) {
 			code := resp.StatusCode
-			said := answerOf(p.host.label, resp, canonical(resp.Request.URL) != p.host.name)
-			if f := said.failure(""); f.temporary || code == http.StatusUnauthorized || code == http.StatusForbidden {
+			if f := p.answer(ctx, resp); f.temporary || code == http.StatusUnauthorized || code == http.StatusForbidden {
 				return nil, f
 			}
 			return p.referrersByTag(ctx, digest)
@@ -361,7 +358,7 @@ func nextPage(resp *http.Response, base string) string {
 // what the registry has no more.
 func (r *Repository) order(key string) []*place {
 	r.mu.Lock()
-	absent := slices.Clone(r.absent[key])
+	absent := slices.Concat(r.absent[key], r.absent[""])
 	r.mu.Unlock()
 	var first, resting []*place
 	for _, p := range r.places[:len(r.places)-1] {
@@ -406,9 +403,12 @@ func (r *Repository) each(ctx context.Context, key string, f func(context.Contex
 // blame keeps a mirror that failed from being asked again at once: for this
 // one thing if it does not have it, for all if it does not work.
 func (r *Repository) blame(key string, p *place, why *failure) {
-	if why.temporary || isCertificate(why) {
+	switch {
+	case why.temporary || isCertificate(why):
 		p.host.failed()
 		return
+	case why.kind == ErrDenied:
+		key = "" // it would deny everything else too
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -470,7 +470,11 @@ func (r *Repository) Retry(ctx context.Context, attempt int, err error) error {
 	if known != nil && !known.until.IsZero() {
 		limit = 2 * maxAttempts // nobody was asked
 	}
-	if until := r.closedUntil(); !until.IsZero() {
+	until := r.closedUntil()
+	if known != nil && known.until.After(until) {
+		until = known.until // a token service's, or of where blobs lie
+	}
+	if !until.IsZero() {
 		if wait = max(wait, time.Until(until)); wait > maxWait {
 			return r.tooLong(until)
 		}
