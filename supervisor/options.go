@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/wherry-run/wherry/image"
+	"github.com/wherry-run/wherry/image/keyless"
 	"github.com/wherry-run/wherry/runtime/network"
 	"github.com/wherry-run/wherry/supervisor/unit"
 )
@@ -42,6 +43,10 @@ type Options struct {
 	// Keychain is asked for the credentials of registries that neither the unit
 	// nor Registries nor DockerConfig has any for; nil: none.
 	Keychain image.Keychain
+
+	// Keyless judges image signatures by certificate identities, such as
+	// keyless.Command of wherry-verify; nil: policies that name an identity are wrong.
+	Keyless keyless.Verifier
 
 	// Proxy chooses the proxy of requests to registries that name none; nil: none.
 	Proxy func(*http.Request) (*url.URL, error)

@@ -58,6 +58,9 @@ func (s *Supervisor) Reload(ctx context.Context, by string) (api.ReloadResult, e
 		return api.ReloadResult{}, err
 	}
 	fresh = fresh.withDefaults()
+	if err := imageOptions(fresh, s.paths).Check(); err != nil {
+		return api.ReloadResult{}, &fileErrors{fmt.Errorf("reload: %w", err)}
+	}
 	next, res := *old, api.ReloadResult{Applied: []string{}, NeedsRestart: []string{}}
 	for _, st := range append(registrySettings[:len(registrySettings):len(registrySettings)], settings...) {
 		if reflect.DeepEqual(st.get(old), st.get(&fresh)) {

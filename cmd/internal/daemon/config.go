@@ -6,7 +6,9 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
+	"github.com/wherry-run/wherry/image"
 	"github.com/wherry-run/wherry/supervisor"
 	"github.com/wherry-run/wherry/supervisor/unit"
 )
@@ -27,21 +29,18 @@ type Config struct {
 	Subnet       netip.Prefix
 	Registries   map[string]supervisor.Registry
 	DockerConfig string
+	Layers       image.Form // empty: the better one
+	GC           supervisor.GC
+	Reserve      int64
 	Logging      unit.Logging
-}
 
-// key is one key of wherry.yaml.
-type key struct {
-	name    string
-	missing string // the default, in words
-	set     func(c *Config, n node, p *problems)
-	keys    []key // of a map below it
-	anyKey  bool  // the map's keys are the user's: keys[0] reads each value
-	later   bool  // known, but not built yet
+	// Warnings are about files that are read anew at every pull: that they are
+	// not there now must not keep a daemon from starting.
+	Warnings unit.Errors
 }
 
 // keys is every key of wherry.yaml.
-var keys = []key{
+var keys = []key[Config]{
 	{name: "root", missing: "/var/lib/wherry", set: path(func(c *Config) *string { return &c.Root })},
 	{name: "run_dir", missing: "/run/wherry", set: path(func(c *Config) *string { return &c.RunDir })},
 	{name: "units", missing: "/etc/wherry/units", set: path(func(c *Config) *string { return &c.Units })},
@@ -49,47 +48,41 @@ var keys = []key{
 	{name: "keeper", missing: "beside wherry, then /usr/lib/wherry/wherry-keeper", set: path(func(c *Config) *string { return &c.Keeper })},
 	{name: "auto_apply", missing: "true", set: func(c *Config, n node, p *problems) { n.boolean(p, &c.AutoApply) }},
 	{name: "cgroup_parent", missing: "wherry", set: text(func(c *Config) *string { return &c.CgroupParent })},
-	{name: "network", keys: []key{
-		{name: "bridge", missing: "wherry0", set: text(func(c *Config) *string { return &c.Bridge })},
-		{name: "subnet", missing: "the first free private one", set: setSubnet},
-		{name: "ipv6", later: true},
-		{name: "dns", later: true},
+	into("network", networkKeys, func(c *Config) *Config { return c }),
+	{name: "registries", set: setRegistries, below: below("registries.HOST", registryKeys)},
+	{name: "docker_config", missing: "$DOCKER_CONFIG/config.json, then /root/.docker/config.json, if it is there", set: func(c *Config, n node, p *problems) {
+		if n.path(p, &c.DockerConfig) {
+			p.readable(n, c.DockerConfig)
+		}
 	}},
-	{name: "registries", anyKey: true, keys: []key{
-		{name: "HOST", keys: []key{
-			{name: "insecure", missing: "false; loopback may always be plain HTTP", set: setInsecure},
-			{name: "mirrors", later: true}, {name: "ca", later: true}, {name: "cert", later: true},
-			{name: "credentials", later: true}, {name: "policy", later: true},
-		}},
-	}},
-	{name: "docker_config", missing: "$DOCKER_CONFIG/config.json, then /root/.docker/config.json, if it is there", set: path(func(c *Config) *string { return &c.DockerConfig })},
-	{name: "logging", keys: []key{
-		{name: "max_size", missing: "10MiB", set: func(c *Config, n node, p *problems) { n.size(p, &c.Logging.MaxSize) }},
-		{name: "max_file", missing: "3", set: func(c *Config, n node, p *problems) { n.count(p, &c.Logging.MaxFile) }},
-		{name: "total", later: true},
-	}},
-	{name: "environment", later: true}, {name: "cgroup_driver", later: true}, {name: "gc", later: true},
+	{name: "layers", missing: "auto: erofs where the kernel can, else folder", set: setLayers},
+	into("gc", gcKeys, func(c *Config) *Config { return c }),
+	into("logging", loggingKeys, func(c *Config) *unit.Logging { return &c.Logging }),
+	{name: "environment", later: true}, {name: "cgroup_driver", later: true},
 	{name: "defaults", later: true}, {name: "reserve", later: true}, {name: "api", later: true},
 	{name: "metrics", later: true}, {name: "shutdown", later: true},
+}
+
+var networkKeys = []key[Config]{
+	{name: "bridge", missing: "wherry0", set: text(func(c *Config) *string { return &c.Bridge })},
+	{name: "subnet", missing: "the first free private one", set: setSubnet},
+	{name: "ipv6", later: true},
+	{name: "dns", later: true},
+}
+
+var loggingKeys = []key[unit.Logging]{
+	{name: "max_size", missing: "10MiB", set: func(l *unit.Logging, n node, p *problems) { n.size(p, &l.MaxSize) }},
+	{name: "max_file", missing: "3", set: func(l *unit.Logging, n node, p *problems) { n.count(p, &l.MaxFile) }},
+	{name: "total", later: true},
 }
 
 // keysHelp lists the keys with their defaults.
 func keysHelp() string {
 	var b strings.Builder
 	b.WriteString("Keys of " + DefaultConfig + ", with their defaults:\n")
-	var list func(prefix string, keys []key)
-	list = func(prefix string, keys []key) {
-		for _, k := range keys {
-			switch {
-			case k.later:
-			case k.keys != nil:
-				list(prefix+k.name+".", k.keys)
-			default:
-				fmt.Fprintf(&b, "  %-24s %s\n", prefix+k.name, k.missing)
-			}
-		}
+	for _, l := range below("", keys) {
+		fmt.Fprintf(&b, "  %-42s %s\n", l.name, l.missing)
 	}
-	list("", keys)
 	return strings.TrimRight(b.String(), "\n")
 }
 
@@ -99,6 +92,7 @@ func defaults(getenv func(string) string) Config {
 		Root: "/var/lib/wherry", RunDir: "/run/wherry", Units: "/etc/wherry/units", AutoApply: true,
 		CgroupParent: "wherry", Bridge: "wherry0", Registries: map[string]supervisor.Registry{},
 		DockerConfig: dockerConfig(getenv("DOCKER_CONFIG")),
+		GC:           supervisor.GC{High: 85, Low: 80, MinAge: time.Hour, KeepRevisions: 5},
 		Logging:      unit.Logging{MaxSize: 10 << 20, MaxFile: 3},
 	}
 }
@@ -125,7 +119,8 @@ func (c Config) Options(version string) supervisor.Options {
 	return supervisor.Options{
 		Root: c.Root, RunDir: c.RunDir, Units: c.Units, NoAutoApply: !c.AutoApply, Socket: socket,
 		Keeper: c.Keeper, CgroupParent: c.CgroupParent, Bridge: c.Bridge, Subnet: c.Subnet,
-		Registries: c.Registries, DockerConfig: c.DockerConfig, Logging: c.Logging, Version: version,
+		Registries: c.Registries, DockerConfig: c.DockerConfig, Layers: c.Layers, GC: c.GC, Reserve: c.Reserve,
+		Logging: c.Logging, Version: version,
 	}
 }
 
@@ -133,20 +128,8 @@ func text(field func(*Config) *string) func(*Config, node, *problems) {
 	return func(c *Config, n node, p *problems) { n.text(p, field(c)) }
 }
 
-// path is text that must be an absolute path: the daemon's working folder is
-// nobody's concern.
 func path(field func(*Config) *string) func(*Config, node, *problems) {
-	return func(c *Config, n node, p *problems) {
-		var s string
-		if !n.text(p, &s) {
-			return
-		}
-		if !filepath.IsAbs(s) {
-			p.add(n, fmt.Sprintf("%q is not an absolute path", s), "")
-			return
-		}
-		*field(c) = filepath.Clean(s)
-	}
+	return func(c *Config, n node, p *problems) { n.path(p, field(c)) }
 }
 
 func setSubnet(c *Config, n node, p *problems) {
@@ -162,9 +145,17 @@ func setSubnet(c *Config, n node, p *problems) {
 	c.Subnet = prefix
 }
 
-func setInsecure(c *Config, n node, p *problems) {
-	var insecure bool
-	if n.boolean(p, &insecure) {
-		c.Registries[n.parent] = supervisor.Registry{Insecure: insecure}
+func setLayers(c *Config, n node, p *problems) {
+	var s string
+	if !n.text(p, &s) {
+		return
+	}
+	switch s {
+	case "auto":
+		c.Layers = ""
+	case string(image.Folder), string(image.EROFS):
+		c.Layers = image.Form(s)
+	default:
+		p.add(n, fmt.Sprintf("%q is unknown", s), "it is auto, folder or erofs")
 	}
 }

@@ -66,12 +66,12 @@ func TestDefaults(t *testing.T) {
 // The help names every key that exists, and its default.
 func TestHelpNamesTheKeys(t *testing.T) {
 	help := keysHelp()
-	for _, want := range []string{"root ", "network.subnet ", "registries.HOST.insecure ", "logging.max_file ", "/var/lib/wherry", "10MiB"} {
+	for _, want := range []string{"root ", "network.subnet ", "registries.HOST.insecure ", "logging.max_file ", "registries.HOST.credentials.password_file ", "gc.high ", "/var/lib/wherry", "10MiB"} {
 		if !strings.Contains(help, want) {
 			t.Errorf("no %q in\n%s", want, help)
 		}
 	}
-	if strings.Contains(help, "gc") {
+	if strings.Contains(help, "shutdown") {
 		t.Error("the help names a key that does not exist yet")
 	}
 }
@@ -105,11 +105,11 @@ func TestFlagsWin(t *testing.T) {
 	if err := os.WriteFile(file, []byte("root: /file\nrun_dir: /run-of-file\nnetwork: {subnet: 10.1.0.0/16}\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	o, err := load(flags{config: file, root: "/flag", subnet: "10.2.0.0/16"}, "v")
+	o, _, err := load(flags{config: file, root: "/flag", subnet: "10.2.0.0/16"}, "v")
 	if err != nil || o.Root != "/flag" || o.RunDir != "/run-of-file" || o.Subnet.String() != "10.2.0.0/16" {
 		t.Errorf("%+v, %v", o, err)
 	}
-	if _, err := load(flags{config: file + ".gone"}, "v"); err == nil {
+	if _, _, err := load(flags{config: file + ".gone"}, "v"); err == nil {
 		t.Error("a file that was named must be there")
 	}
 }
@@ -132,6 +132,7 @@ func TestDockerConfig(t *testing.T) {
 func FuzzConfig(f *testing.F) {
 	f.Add("root: /a\nnetwork: {bridge: b}\n")
 	f.Add("registries: {a: {insecure: true}}\n&a x: *a\n")
+	f.Add("registries: {a: {mirrors: [b], policy: [{require: signed, signers: [{key: /k}]}], credentials: {helper: x}}}\ngc: {high: 90%, low: 1}\n")
 	f.Fuzz(func(_ *testing.T, text string) {
 		c := defaults(noEnv)
 		_ = parseConfig("w.yaml", []byte(text), &c)

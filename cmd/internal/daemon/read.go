@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -48,7 +49,9 @@ func parseConfig(file string, text []byte, c *Config) (err error) {
 	case len(f.Docs) == 0 || f.Docs[0].Body == nil:
 		return nil
 	}
-	p.walk(c, node{value: f.Docs[0].Body, token: f.Docs[0].Body.GetToken()}, key{keys: keys})
+	fill(p, node{value: f.Docs[0].Body, token: f.Docs[0].Body.GetToken()}, keys, c)
+	p.together(c)
+	c.Warnings = p.warnings
 	if len(p.errors) > 0 {
 		return p.errors
 	}
@@ -59,27 +62,81 @@ func parseConfig(file string, text []byte, c *Config) (err error) {
 type problems struct {
 	file   string
 	errors unit.Errors
+	// warnings are mistakes of the moment, see Config.Warnings.
+	warnings unit.Errors
+	gc       gcNodes
 }
 
 func (p *problems) add(n node, message, hint string) {
+	p.errors = append(p.errors, p.mistake(n, message, hint))
+}
+
+func (p *problems) warn(n node, message, hint string) {
+	p.warnings = append(p.warnings, p.mistake(n, message, hint))
+}
+
+func (p *problems) mistake(n node, message, hint string) *unit.Error {
 	e := &unit.Error{File: p.file, Line: 1, Column: 1, Key: n.name, Message: message, Hint: hint}
 	if n.token != nil && n.token.Position != nil {
 		e.Line, e.Column = n.token.Position.Line, n.token.Position.Column
 	}
-	p.errors = append(p.errors, e)
+	return e
 }
 
 // node is one value with its place.
 type node struct {
-	name   string // the whole path of keys, "network.bridge"
-	key    string // its own key, "bridge"
-	parent string // the key above it, "network"
-	value  ast.Node
-	token  *token.Token
+	name  string // the whole path of keys, "network.bridge"
+	key   string // its own key, "bridge"
+	at    *token.Token
+	value ast.Node
+	token *token.Token
 }
 
-// walk reads a map whose keys are those of k.
-func (p *problems) walk(c *Config, n node, k key) {
+// place is the node at its key instead of its value.
+func (n node) place() node {
+	n.token = n.at
+	return n
+}
+
+// key is one key of a map that fills a T.
+type key[T any] struct {
+	name    string
+	missing string // the default, in words
+	set     func(to *T, n node, p *problems)
+	below   []line // the keys of a map below it
+	later   bool   // known, but not built yet
+}
+
+// line is a key in the help.
+type line struct{ name, missing string }
+
+// below lists keys with the path that leads to them.
+func below[T any](prefix string, keys []key[T]) []line {
+	if prefix != "" {
+		prefix += "."
+	}
+	var all []line
+	for _, k := range keys {
+		switch {
+		case k.later:
+		case k.below == nil:
+			all = append(all, line{prefix + k.name, k.missing})
+		default:
+			for _, l := range k.below {
+				all = append(all, line{prefix + l.name, l.missing})
+			}
+		}
+	}
+	return all
+}
+
+// into is a key whose value is a map with keys of its own.
+func into[T, S any](name string, keys []key[S], to func(*T) *S) key[T] {
+	return key[T]{name: name, below: below(name, keys), set: func(t *T, n node, p *problems) { fill(p, n, keys, to(t)) }}
+}
+
+// pairs are a map's entries; none with a complaint if it is no map.
+func (n node) pairs(p *problems) []node {
 	var entries []*ast.MappingValueNode
 	switch v := n.value.(type) {
 	case *ast.MappingNode:
@@ -87,49 +144,77 @@ func (p *problems) walk(c *Config, n node, k key) {
 	case *ast.MappingValueNode:
 		entries = []*ast.MappingValueNode{v}
 	case *ast.NullNode:
-		return
 	default:
 		p.add(n, "want a map of keys and values", "")
-		return
 	}
+	all := make([]node, 0, len(entries))
 	for _, e := range entries {
-		name := e.Key.GetToken().Value
-		child := node{name: name, parent: n.key, key: name, value: e.Value, token: e.Value.GetToken()}
+		key := e.Key.GetToken()
+		child := node{name: key.Value, key: key.Value, at: key, value: e.Value, token: e.Value.GetToken()}
 		if n.name != "" {
-			child.name = n.name + "." + name
+			child.name = n.name + "." + key.Value
 		}
-		if k.anyKey {
-			p.walk(c, child, k.keys[0])
-			continue
-		}
-		at := child
-		at.token = e.Key.GetToken()
-		p.entry(c, child, at, name, k.keys)
+		all = append(all, child)
+	}
+	return all
+}
+
+// items are a list's items; none with a complaint if it is no list.
+func (n node) items(p *problems) []node {
+	list, ok := n.value.(*ast.SequenceNode)
+	if !ok {
+		p.add(n, "want a list", "write [...]")
+		return nil
+	}
+	all := make([]node, 0, len(list.Values))
+	for i, v := range list.Values {
+		all = append(all, node{name: fmt.Sprintf("%s[%d]", n.name, i), value: v, token: v.GetToken()})
+	}
+	return all
+}
+
+// isScalar tells a word from a map or a list.
+func (n node) isScalar() bool {
+	_, ok := n.value.(ast.ScalarNode)
+	return ok && n.value.Type() != ast.NullType
+}
+
+func (n node) isMap() bool {
+	switch n.value.(type) {
+	case *ast.MappingNode, *ast.MappingValueNode:
+		return true
+	}
+	return false
+}
+
+// fill reads a map by its keys.
+func fill[T any](p *problems, n node, known []key[T], to *T) {
+	for _, child := range n.pairs(p) {
+		one(p, child, known, to)
 	}
 }
 
-// entry reads one key with its value; at is the key's place.
-func (p *problems) entry(c *Config, n, at node, name string, known []key) {
-	names := make([]string, 0, len(known))
+func one[T any](p *problems, n node, known []key[T], to *T) {
+	var names []string
 	for _, k := range known {
-		names = append(names, k.name)
+		if !k.later {
+			names = append(names, k.name)
+		}
 		switch {
-		case k.name != name:
+		case k.name != n.key:
 			continue
 		case k.later:
-			p.add(at, fmt.Sprintf("%s: not supported yet", name), "")
-		case k.keys != nil:
-			p.walk(c, n, k)
+			p.add(n.place(), fmt.Sprintf("%s: not supported yet", n.key), "")
 		default:
-			k.set(c, n, p)
+			k.set(to, n, p)
 		}
 		return
 	}
 	hint := ""
-	if near := nearest(name, names); near != "" {
+	if near := nearest(n.key, names); near != "" {
 		hint = fmt.Sprintf("did you mean %q?", near)
 	}
-	p.add(at, fmt.Sprintf("unknown key %q", name), hint)
+	p.add(n.place(), fmt.Sprintf("unknown key %q", n.key), hint)
 }
 
 // scalar is the text of a plain or quoted value.
@@ -151,6 +236,21 @@ func (n node) text(p *problems, to *string) bool {
 		*to = s
 	}
 	return ok
+}
+
+// path is text that must be an absolute path: the daemon's working folder is
+// nobody's concern.
+func (n node) path(p *problems, to *string) bool {
+	var s string
+	if !n.text(p, &s) {
+		return false
+	}
+	if !filepath.IsAbs(s) {
+		p.add(n, fmt.Sprintf("%q is not an absolute path", s), "")
+		return false
+	}
+	*to = filepath.Clean(s)
+	return true
 }
 
 func (n node) boolean(p *problems, to *bool) bool {

@@ -6,13 +6,17 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"net/http"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"runtime/debug"
 	"sync"
 	"syscall"
 
 	"github.com/wherry-run/wherry/cmd/internal/term"
+	"github.com/wherry-run/wherry/image/auth/ecr"
+	"github.com/wherry-run/wherry/image/keyless"
 	"github.com/wherry-run/wherry/supervisor"
 	"github.com/wherry-run/wherry/supervisor/unit"
 )
@@ -25,9 +29,12 @@ func run(ctx context.Context, f flags, version string) error {
 	}
 	tuneMemory()
 	log := newLogger(level)
-	o, err := load(f, version)
+	o, warnings, err := load(f, version)
 	if err != nil {
 		return startError(err)
+	}
+	for _, w := range warnings {
+		log.Warn("configuration", "err", w)
 	}
 	if os.Geteuid() != 0 {
 		return &term.Failure{Code: term.ExitFailed, Err: errors.New("cannot start the daemon: containers need root"), Hint: "sudo wherry daemon"}
@@ -36,9 +43,11 @@ func run(ctx context.Context, f flags, version string) error {
 		return startError(err)
 	}
 	o.Logger = log
+	connect(&o)
 	o.Reload = func() (supervisor.Options, error) {
-		next, err := load(f, version)
+		next, err := reload(f, version)
 		next.Logger, next.Listener, next.Reload = o.Logger, o.Listener, o.Reload
+		next.Keychain, next.Keyless, next.Proxy = o.Keychain, o.Keyless, o.Proxy
 		return next, err
 	}
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
@@ -79,7 +88,7 @@ func serve(ctx context.Context, s *supervisor.Supervisor, log *slog.Logger) erro
 			case <-ctx.Done():
 				return
 			case <-hangups:
-				reload(ctx, s, log)
+				reloadNow(ctx, s, log)
 			}
 		}
 	})
@@ -90,7 +99,7 @@ func serve(ctx context.Context, s *supervisor.Supervisor, log *slog.Logger) erro
 	return s.Run(ctx)
 }
 
-func reload(ctx context.Context, s *supervisor.Supervisor, log *slog.Logger) {
+func reloadNow(ctx context.Context, s *supervisor.Supervisor, log *slog.Logger) {
 	notify(log, reloading())
 	defer notify(log, ready)
 	r, err := s.Reload(ctx, "SIGHUP")
@@ -101,21 +110,58 @@ func reload(ctx context.Context, s *supervisor.Supervisor, log *slog.Logger) {
 	log.Info("reloaded", "applied", r.Applied, "needs_restart", r.NeedsRestart)
 }
 
-// load makes the supervisor's options of defaults, file and flags.
-func load(f flags, version string) (supervisor.Options, error) {
+// connect adds what a library does not choose for its embedder: AWS, the
+// environment's proxy, and the program that judges certificates.
+func connect(o *supervisor.Options) {
+	o.Keychain = ecr.New(ecr.Options{Logger: o.Logger})
+	o.Proxy = http.ProxyFromEnvironment
+	if path := beside("wherry-verify"); path != "" {
+		o.Keyless = keyless.Command(path)
+	}
+}
+
+// beside finds another program of ours: in the folder of this one, then where
+// packages put them. Empty: nowhere.
+func beside(name string) string {
+	folders := []string{"/usr/lib/wherry"}
+	if own, err := os.Executable(); err == nil {
+		folders = append([]string{filepath.Dir(own)}, folders...)
+	}
+	for _, dir := range folders {
+		path := filepath.Join(dir, name)
+		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 {
+			return path
+		}
+	}
+	return ""
+}
+
+// load makes the supervisor's options of defaults, file and flags. Warnings are
+// Config.Warnings.
+func load(f flags, version string) (o supervisor.Options, warnings unit.Errors, err error) {
 	c := defaults(os.Getenv)
 	file := f.config
 	if file == "" {
 		file = DefaultConfig
 	}
-	err := readConfig(file, &c)
+	err = readConfig(file, &c)
 	if f.config == "" && errors.Is(err, fs.ErrNotExist) {
 		err = nil
 	}
 	if err == nil {
 		err = f.apply(&c)
 	}
-	return c.Options(version), err
+	return c.Options(version), c.Warnings, err
+}
+
+// reload is load for somebody who stands by and can set right what is only a
+// warning at a start.
+func reload(f flags, version string) (supervisor.Options, error) {
+	o, warnings, err := load(f, version)
+	if err == nil && len(warnings) > 0 {
+		err = warnings
+	}
+	return o, err
 }
 
 // startError is an error of the start with its exit code and a hint.
