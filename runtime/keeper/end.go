@@ -162,6 +162,7 @@ func (k *Keeper) sweep(st *state) error {
 	}
 	removePipes(k.layout, st.ID)
 	os.Remove(k.layout.Record(st.ID))
+	k.layers.release(st.ID)
 	dir := k.layout.Rootfs(st.Run, st.Container)
 	os.Remove(dir)
 	os.Remove(k.layout.Container(st.Run, st.Container))

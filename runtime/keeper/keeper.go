@@ -30,6 +30,7 @@ type Keeper struct {
 	exe     *os.File // what containers run as their init
 	groups  *os.File // holds the namespace that libcontainer's group files are opened in
 	filters *filters
+	layers  *layers
 	host    host
 	ooms    *cgroup.Watcher
 	idle    *time.Timer // gives memory back after a burst
@@ -112,6 +113,7 @@ func open(o options) (*Keeper, error) {
 	k := &Keeper{
 		options: o, layout: l,
 		filters:    newFilters(l.Seccomp()),
+		layers:     newLayers(),
 		containers: map[string]*container{},
 		subs:       map[*subscriber]struct{}{},
 	}

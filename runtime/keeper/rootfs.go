@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -25,27 +26,64 @@ func privateMounts() error {
 	return nil
 }
 
-// mountRootfs performs mounts at dir, the first one at dir itself. The calling
-// thread has private mounts.
-func mountRootfs(dir string, mounts []specs.Mount) error {
-	if len(mounts) == 0 || filepath.Clean(mounts[0].Destination) != "/" {
+// rootfs is the root file system of one container, being mounted by a thread with
+// private mounts.
+type rootfs struct {
+	dir       string
+	container string
+	layers    *layers
+
+	lower map[string]*layer // by the folder where it is to be mounted
+}
+
+// mount performs mounts: the one for "/" at dir, those before it for the layers that
+// it is made of, those after it inside.
+func (r *rootfs) mount(mounts []specs.Mount) error {
+	root := slices.IndexFunc(mounts, func(m specs.Mount) bool { return filepath.Clean(m.Destination) == "/" })
+	if root < 0 {
 		return errors.New("no mount for /")
 	}
-	if err := mountAt(dir, mounts[0]); err != nil {
+	r.lower = map[string]*layer{}
+	for _, m := range mounts[:root] {
+		if err := r.mountLower(m); err != nil {
+			return err
+		}
+	}
+	if err := r.mountAt(r.dir, mounts[root]); err != nil {
 		return fmt.Errorf("mount /: %w", err)
 	}
-	for _, m := range mounts[1:] {
-		if err := mountBelow(dir, m); err != nil {
+	for _, m := range mounts[root+1:] {
+		if err := r.mountBelow(m); err != nil {
 			return fmt.Errorf("mount %s: %w", m.Destination, err)
 		}
 	}
 	return nil
 }
 
-// mountBelow mounts m at its place inside dir, wherever links of the image
+// mountLower mounts what the root is made of. Layers are only put at their
+// folders if the overlay does not take them by descriptor.
+func (r *rootfs) mountLower(m specs.Mount) error {
+	if m.Type != "erofs" {
+		if err := r.mountAt(m.Destination, m); err != nil {
+			return fmt.Errorf("mount %s: %w", m.Destination, err)
+		}
+		return nil
+	}
+	l, err := r.layers.hold(r.container, m.Source)
+	if err != nil {
+		return err
+	}
+	if l.mount == nil {
+		return l.attach(m.Destination)
+	}
+	r.lower[m.Destination] = l
+	return nil
+}
+
+// mountBelow mounts m at its place inside the root, wherever links of the image
 // point to.
-func mountBelow(dir string, m specs.Mount) error {
-	root, err := os.Open(dir)
+func (r *rootfs) mountBelow(m specs.Mount) error {
+	root, err := os.Open(r.dir)
 	if err != nil {
 		return err
 	}
@@ -55,16 +93,12 @@ func mountBelow(dir string, m specs.Mount) error {
 		return err
 	}
 	defer f.Close()
-	return mountAt(fmt.Sprintf("/proc/thread-self/fd/%d", f.Fd()), m)
+	return r.mountAt(fmt.Sprintf("/proc/thread-self/fd/%d", f.Fd()), m)
 }
 
-func mountAt(dir string, m specs.Mount) error {
+func (r *rootfs) mountAt(dir string, m specs.Mount) error {
 	if m.Type == "overlay" {
-		err := mountOverlay(dir, m)
-		if !errors.Is(err, errOldOverlay) {
-			return err
-		}
-		return mountOldOverlay(dir, m)
+		return r.mountOverlay(dir, m)
 	}
 	flags, data := mountOptions(m.Options)
 	if err := unix.Mount(m.Source, dir, m.Type, flags, strings.Join(data, ",")); err != nil {
@@ -96,143 +130,6 @@ func mountOptions(options []string) (flags uintptr, data []string) {
 		}
 	}
 	return flags, data
-}
-
-// errOldOverlay: the kernel has no overlay that takes its layers one by one
-// (before 6.7), or no new mount API at all.
-var errOldOverlay = errors.New("overlay without lowerdir+")
-
-var mountAttrs = map[string]int{
-	"ro": unix.MOUNT_ATTR_RDONLY, "nosuid": unix.MOUNT_ATTR_NOSUID, "nodev": unix.MOUNT_ATTR_NODEV,
-	"noexec": unix.MOUNT_ATTR_NOEXEC, "noatime": unix.MOUNT_ATTR_NOATIME,
-}
-
-// mountOverlay hands the layers over one by one: no limit of a page for all
-// their paths together, and no characters that need escaping.
-func mountOverlay(dir string, m specs.Mount) error {
-	fs, err := unix.Fsopen("overlay", unix.FSOPEN_CLOEXEC)
-	if errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EPERM) {
-		return errOldOverlay
-	}
-	if err != nil {
-		return fmt.Errorf("overlay: fsopen: %w", err)
-	}
-	defer unix.Close(fs)
-	attrs := 0
-	for _, o := range m.Options {
-		key, value, hasValue := strings.Cut(o, "=")
-		attr, isAttr := mountAttrs[o]
-		switch {
-		case isAttr:
-			attrs |= attr
-			continue
-		case isMountFlag(o):
-			continue // a flag that says what is the case anyway
-		case hasValue:
-			err = unix.FsconfigSetString(fs, key, value)
-		default:
-			err = unix.FsconfigSetFlag(fs, key)
-		}
-		if err != nil && key == "lowerdir+" && errors.Is(err, unix.EINVAL) && !exists(value) {
-			return fmt.Errorf("overlay: layer %s: %w", value, unix.ENOENT)
-		}
-		if err != nil && key == "lowerdir+" && errors.Is(err, unix.EINVAL) {
-			return errOldOverlay
-		}
-		if err != nil {
-			return fmt.Errorf("overlay: %s: %w%s", o, err, fsMessages(fs))
-		}
-	}
-	if err := unix.FsconfigCreate(fs); errors.Is(err, unix.EINVAL) {
-		return errOldOverlay // before 6.5 unknown options are refused only here; mount(2) knows the reason if it is another
-	} else if err != nil {
-		return fmt.Errorf("overlay: %w%s", err, fsMessages(fs))
-	}
-	mnt, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, attrs)
-	if err != nil {
-		return fmt.Errorf("overlay: fsmount: %w", err)
-	}
-	defer unix.Close(mnt)
-	if err := unix.MoveMount(mnt, "", unix.AT_FDCWD, dir, unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_SYMLINKS); err != nil {
-		return fmt.Errorf("overlay: move_mount: %w", err)
-	}
-	return nil
-}
-
-func isMountFlag(o string) bool { _, ok := mountFlags[o]; return ok }
-
-func exists(path string) bool { _, err := os.Stat(path); return err == nil }
-
-// fsMessages is what the file system has to say about its failure.
-func fsMessages(fs int) string {
-	var out string
-	b := make([]byte, 512)
-	for range 8 {
-		n, err := unix.Read(fs, b)
-		if err != nil || n <= 0 {
-			break
-		}
-		_, text, _ := strings.Cut(string(b[:n]), " ")
-		out += " (" + strings.TrimSpace(text) + ")"
-	}
-	return out
-}
-
-// mountOldOverlay uses mount(2). All options together must fit a page, so the
-// layers are named relative to the folder they share: the thread's working
-// directory is its own.
-func mountOldOverlay(dir string, m specs.Mount) error {
-	flags, data, base, err := oldOverlayOptions(m.Options)
-	if err != nil {
-		return err
-	}
-	if len(data) >= os.Getpagesize() {
-		return fmt.Errorf("overlay: too many layers for this kernel (before 6.7): the options take %d bytes", len(data))
-	}
-	if err := unix.Chdir(base); err != nil {
-		return fmt.Errorf("overlay: %s: %w", base, err)
-	}
-	defer unix.Chdir("/")
-	if err := unix.Mount("overlay", dir, "overlay", flags, data); err != nil {
-		return fmt.Errorf("overlay: %w", err)
-	}
-	return nil
-}
-
-func oldOverlayOptions(options []string) (flags uintptr, data, base string, err error) {
-	var lowers, rest []string
-	for _, o := range options {
-		if lower, ok := strings.CutPrefix(o, "lowerdir+="); ok {
-			lowers = append(lowers, lower)
-		} else {
-			rest = append(rest, o)
-		}
-	}
-	flags, rest = mountOptions(rest)
-	base = "/"
-	if len(lowers) > 0 {
-		base = commonDir(lowers)
-		for i, l := range lowers {
-			rel, err := filepath.Rel(base, l)
-			if err != nil {
-				return 0, "", "", err
-			}
-			lowers[i] = strings.NewReplacer(`\`, `\\`, `:`, `\:`, `,`, `\,`).Replace(rel)
-		}
-		rest = append([]string{"lowerdir=" + strings.Join(lowers, ":")}, rest...)
-	}
-	return flags, strings.Join(rest, ","), base, nil
-}
-
-// commonDir is the deepest folder above all of paths.
-func commonDir(paths []string) string {
-	dir := filepath.Dir(paths[0])
-	for _, p := range paths[1:] {
-		for dir != "/" && !strings.HasPrefix(p, dir+"/") {
-			dir = filepath.Dir(dir)
-		}
-	}
-	return dir
 }
 
 // openInRoot opens path as if root were "/": symbolic links of an image, also

@@ -215,7 +215,8 @@ func (l *launch) inPrivate() error {
 		return stepError(runtime.StepRootfs, err)
 	}
 	dir := l.cfg.Spec.Root.Path
-	if err := mountRootfs(dir, l.cfg.Rootfs); err != nil {
+	rootfs := rootfs{dir: dir, container: l.cfg.ID(), layers: l.k.layers}
+	if err := rootfs.mount(l.cfg.Rootfs); err != nil {
 		return stepError(runtime.StepRootfs, err)
 	}
 	if err := l.readRootfs(dir); err != nil {
