@@ -105,7 +105,7 @@ func (s *Supervisor) keepTidy(ctx context.Context) {
 			retried = last
 			s.post(retryPulls{})
 		}
-		s.post(tidyRuns{})
+		s.post(tidyRuns{last})
 	}
 }
 
@@ -242,9 +242,9 @@ func (retryPulls) handle(l *loop) {
 // tidyRuns removes ended runs, with what they wrote, that were there to be
 // looked at: old ones, the oldest if there are too many, and under
 // pressure all that are no younger than an image has to be.
-type tidyRuns struct{}
+type tidyRuns struct{ now time.Time }
 
-func (tidyRuns) handle(l *loop) {
+func (m tidyRuns) handle(l *loop) {
 	l.pressure.mu.Lock()
 	short := l.pressure.now != roomy
 	l.pressure.mu.Unlock()
@@ -260,7 +260,7 @@ func (tidyRuns) handle(l *loop) {
 	}
 	slices.SortFunc(ended, func(a, b *run) int { return b.endedAt.Compare(a.endedAt) })
 	for i, r := range ended {
-		if old := time.Since(r.endedAt); i >= endedMax || old >= age {
+		if old := m.now.Sub(r.endedAt); i >= endedMax || old >= age {
 			l.dispatch(plan.Action{Kind: plan.Remove, Unit: r.Unit.Name, Instance: r.Instance, Run: r.Run,
 				Reason: fmt.Sprintf("it ended %s ago", old.Round(time.Second))})
 		}

@@ -31,6 +31,13 @@ func (i *Images) Collections() int {
 	return i.passes
 }
 
+// HeldBy sets what Collect asks for what must stay, as image.Options.Holds.
+func (i *Images) HeldBy(holds func(context.Context) ([]image.Hold, error)) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.holds = holds
+}
+
 // Has tells whether the image is here.
 func (i *Images) Has(ref string) bool {
 	_, err := i.Get(ref)
@@ -77,8 +84,11 @@ func (i *Images) diskLocked() image.DiskState {
 // everything, else from High on until Low.
 func (i *Images) Collect(ctx context.Context, o image.GCOptions) (image.GCResult, error) {
 	held := map[string]bool{}
-	if i.Holds != nil {
-		holds, err := i.Holds(ctx)
+	i.mu.Lock()
+	ask := i.holds
+	i.mu.Unlock()
+	if ask != nil {
+		holds, err := ask(ctx)
 		if err != nil {
 			return image.GCResult{}, err
 		}

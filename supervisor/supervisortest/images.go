@@ -26,8 +26,6 @@ type Images struct {
 	Config image.Config
 	// Room is the disk; zero: one that never fills.
 	Room Room
-	// Holds is asked by Collect, as image.Options.Holds.
-	Holds func(context.Context) ([]image.Hold, error)
 
 	mu     sync.Mutex
 	local  map[string]image.Image // by name and by digest
@@ -37,6 +35,7 @@ type Images struct {
 	sizes  map[string]int64 // by digest
 	order  []string         // digests as they were pulled
 	passes int              // of Collect
+	holds  func(context.Context) ([]image.Hold, error)
 }
 
 // NewImages makes an empty store.
