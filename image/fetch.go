@@ -124,7 +124,7 @@ func (s *Store) remote(r *repository, desc v1.Descriptor) blob.Remote {
 // they unpack to.
 func (s *Store) land(ctx context.Context, w *watcher, busy *disk.Busy, free func()) (err error) {
 	f, j, d, digest := w.f, w.j, w.d, w.j.desc.Digest.String()
-	stage, err := s.layers.Stage()
+	stage, err := s.layers.Stage(s.form())
 	if err != nil {
 		return s.stepFailed(StepUnpack, digest, err)
 	}
@@ -133,7 +133,7 @@ func (s *Store) land(ctx context.Context, w *watcher, busy *disk.Busy, free func
 			err = errors.Join(err, stage.Discard())
 		}
 	}()
-	res, unpackErr := layer.Unpack(ctx, w.src, stage.Diff(), layer.Options{})
+	res, unpackErr := stage.Unpack(ctx, w.src, layer.Options{})
 	if isNoSpace(unpackErr) { // the rest of the blob would not fit either
 		return s.stepFailed(StepUnpack, digest, unpackErr)
 	}
@@ -184,22 +184,20 @@ func infoOf(r layer.Result, chain string) layer.Info {
 // layers with the given keys (the topmost first).
 func (s *Store) settle(ctx context.Context, f *flight, j layerJob, below []string) (string, error) {
 	digest := j.desc.Digest.String()
-	dirs := make([]string, len(below))
-	for i, key := range below {
-		dirs[i] = s.layers.Diff(key)
-	}
-	lower, err := layer.OpenLower(dirs)
+	lower, err := s.layers.Lower(below...)
 	if err != nil {
 		return "", s.stepFailed(StepUnpack, digest, err)
 	}
 	defer lower.Close()
+	form := s.form()
 	stage, res := f.claim()
 	if stage != nil && !res.NeedsLower {
-		if err = layer.Adopt(stage.Diff(), res.Implicit, lower); err == nil {
+		if err = stage.Adopt(lower); err == nil {
 			return s.commitDependent(stage, res, j)
 		}
 	}
 	if stage != nil {
+		form = stage.RetryForm()
 		if derr := stage.Discard(); derr != nil {
 			return "", s.stepFailed(StepUnpack, digest, derr)
 		}
@@ -207,27 +205,33 @@ func (s *Store) settle(ctx context.Context, f *flight, j layerJob, below []strin
 			return "", s.stepFailed(StepUnpack, digest, err)
 		}
 	}
-	return s.unpackAbove(ctx, j, lower)
+	return s.unpackAbove(ctx, j, form, lower)
 }
 
 // unpackAbove unpacks a stored blob with the lower layers at hand.
-func (s *Store) unpackAbove(ctx context.Context, j layerJob, lower *layer.Lower) (string, error) {
+func (s *Store) unpackAbove(ctx context.Context, j layerJob, form layer.Form, lower *layer.Lower) (string, error) {
 	digest := j.desc.Digest.String()
 	file, err := s.blobs.Open(digest)
 	if err != nil {
 		return "", s.stepFailed(StepUnpack, digest, err)
 	}
 	defer file.Close()
-	stage, err := s.layers.Stage()
+	stage, err := s.layers.Stage(form)
 	if err != nil {
 		return "", s.stepFailed(StepUnpack, digest, err)
 	}
-	res, err := layer.Unpack(ctx, file, stage.Diff(), layer.Options{Lower: lower})
+	res, err := stage.Unpack(ctx, file, layer.Options{Lower: lower})
 	if err == nil && res.DiffID != j.diffID {
 		err = fmt.Errorf("%w: the stored blob unpacks to %s, not %s", ErrCorrupt, res.DiffID, j.diffID)
 	}
+	if err != nil || res.NeedsLower {
+		err = errors.Join(err, stage.Discard())
+	}
 	if err != nil {
-		return "", s.stepFailed(StepUnpack, digest, errors.Join(err, stage.Discard()))
+		return "", s.stepFailed(StepUnpack, digest, err)
+	}
+	if res.NeedsLower { // the form cannot hold it
+		return s.unpackAbove(ctx, j, stage.RetryForm(), lower)
 	}
 	return s.commitDependent(stage, res, j)
 }
@@ -242,3 +246,6 @@ func (s *Store) commitDependent(stage *layer.Stage, res layer.Result, j layerJob
 	}
 	return key, nil
 }
+
+// form is how a layer is to be kept.
+func (s *Store) form() layer.Form { return layer.Folder }

@@ -2,34 +2,65 @@ package layer
 
 import (
 	"archive/tar"
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
-	"path"
 	"strings"
 
 	"golang.org/x/sys/unix"
 )
 
-const (
-	whiteoutPrefix = ".wh."
-	whiteoutOpaque = ".wh..wh..opq"
-	whiteoutMeta   = ".wh..wh." // aufs's own files, of no use elsewhere
+// typeVolume is the name of a volume as GNU tar writes it. It is no file.
+const typeVolume = 'V'
 
-	largeChunk = 1 << 20
-)
+func (u *unpacker) entry(h *tar.Header, r io.Reader) error {
+	if h.Typeflag == tar.TypeXGlobalHeader || h.Typeflag == typeVolume {
+		return nil
+	}
+	dir, base, err := splitName(h.Name)
+	if err != nil {
+		return err
+	}
+	u.res.Entries++
+	if base == "" {
+		return u.rootEntry(h)
+	}
+	if underReserved(dir) {
+		return nil
+	}
+	if underWhiteout(dir) {
+		return errors.New("stands below a whiteout")
+	}
+	parent, err := u.folder(dir)
+	if err != nil {
+		return u.unsure(err)
+	}
+	if strings.HasPrefix(base, whiteoutPrefix) {
+		return u.whiteout(parent, base)
+	}
+	if h.Typeflag == tar.TypeLink {
+		return u.hardLink(parent, base, h.Linkname)
+	}
+	return u.make(parent, base, h, r)
+}
 
-var zeroes [64 << 10]byte
-
-// underReserved tells whether p lies in a folder that aufs kept for itself.
-func underReserved(p string) bool {
-	return strings.HasPrefix(p, whiteoutMeta) || strings.Contains(p, "/"+whiteoutMeta)
+func (u *unpacker) rootEntry(h *tar.Header) error {
+	if h.Typeflag != tar.TypeDir {
+		return errors.New("the root is not a folder")
+	}
+	n, err := nodeOf(h)
+	if err != nil {
+		return err
+	}
+	u.tree.root.node.describe(&n.Inode)
+	u.tree.root.explicit = true
+	u.res.Root = &RootMeta{Mode: n.Mode & 0o7777, UID: int(n.UID), GID: int(n.GID)}
+	return nil
 }
 
 // whiteout marks a name, or the folder itself, as deleted below this layer.
-// The type of the entry does not matter: images exist that ship whiteouts as
-// hard links.
+// The type of the entry does not matter, nor does its content: images exist that
+// ship whiteouts as hard links.
 func (u *unpacker) whiteout(parent *folder, base string) error {
 	if base == whiteoutOpaque {
 		parent.opaque = true
@@ -42,266 +73,132 @@ func (u *unpacker) whiteout(parent *folder, base string) error {
 	case name == "", name == ".", name == "..":
 		return errors.New("whiteout of nothing")
 	}
-	key := u.hash(parent, name)
-	if _, ok := u.seen[key]; ok {
-		if f, ok := u.folders.byPath[path.Join(parent.path, name)]; ok {
-			f.opaque = true
-			return nil
-		}
-		if err := u.writers.drain(); err != nil {
-			return err
-		}
-		if _, err := lstatAt(parent.fd, name); err == nil {
-			return nil // this layer's own file hides the lower one
-		}
+	switch n, ok := parent.kids[name]; {
+	case ok && n.dir != nil:
+		n.dir.opaque, n.dir.fresh = true, true
+		return nil
+	case ok && !u.copied[place{parent, name}]:
+		return nil // this layer's own file hides the lower one
 	}
-	u.seen[key] = struct{}{}
-	u.deleted = append(u.deleted, whiteout{parent, name})
-	return unix.Mknodat(parent.fd, name, unix.S_IFCHR, 0)
+	if _, err := u.claim(parent, name); err != nil {
+		return err
+	}
+	return u.tree.put(parent, name, u.tree.gone)
 }
 
-// make makes one entry below an open parent.
-func (u *unpacker) make(parent *folder, name string, h *tar.Header, m *meta, r io.Reader) error {
-	switch h.Typeflag {
-	case tar.TypeReg, '\x00', tar.TypeCont, tar.TypeGNUSparse, tar.TypeDir, tar.TypeSymlink,
-		tar.TypeLink, tar.TypeChar, tar.TypeBlock, tar.TypeFifo:
-	default:
-		return fmt.Errorf("unknown type %q", h.Typeflag)
-	}
-	if h.Typeflag == tar.TypeLink {
-		return u.hardLink(parent, name, h.Linkname)
-	}
-	old, replaced, err := u.claim(parent, name, h.Typeflag == tar.TypeDir)
+// make makes one entry below a parent.
+func (u *unpacker) make(parent *folder, name string, h *tar.Header, r io.Reader) error {
+	n, err := nodeOf(h)
 	if err != nil {
 		return err
 	}
-	switch h.Typeflag {
-	case tar.TypeDir:
-		return u.makeFolder(parent, name, m, old, replaced)
-	case tar.TypeSymlink:
-		return u.symlink(parent, name, h.Linkname, m)
-	case tar.TypeChar:
-		return u.node(parent, name, unix.S_IFCHR, h, m)
-	case tar.TypeBlock:
-		return u.node(parent, name, unix.S_IFBLK, h, m)
-	case tar.TypeFifo:
-		return u.node(parent, name, unix.S_IFIFO, h, m)
+	if n.kind() == unix.S_IFDIR {
+		return u.makeFolder(parent, name, n)
 	}
-	return u.file(parent, name, h, m, r)
+	if _, err := u.claim(parent, name); err != nil {
+		return err
+	}
+	if n.isWhiteout() {
+		// A device 0:0 from the archive. Overlayfs would take it for a whiteout,
+		// so that is what it is: the lower file is hidden, and there is none.
+		return u.tree.put(parent, name, u.tree.gone)
+	}
+	if err := u.tree.put(parent, name, n); err != nil {
+		return err
+	}
+	if n.kind() != unix.S_IFREG {
+		return u.sink.other(parent, name, n)
+	}
+	sparse := isSparse(h)
+	if err := u.room(n.size, sparse); err != nil {
+		return err
+	}
+	u.res.Size += n.size
+	return u.sink.file(parent, name, n, r, sparse)
 }
 
-func (u *unpacker) makeFolder(parent *folder, name string, m *meta, f *folder, replaced bool) error {
-	if f == nil {
-		var err error
-		if f, err = u.folders.make(parent, name); err != nil {
-			return err
-		}
-		// Something else stood here, or its deletion was marked: the folder
-		// of that name in the lower layers is gone.
-		f.opaque = replaced
+func (u *unpacker) makeFolder(parent *folder, name string, n *node) error {
+	if old, ok := parent.kids[name]; ok && old.dir != nil {
+		old.describe(&n.Inode)
+		old.dir.explicit = true
+		return nil
 	}
-	f.meta, f.explicit = *m, true
+	replaced, err := u.claim(parent, name)
+	if err != nil {
+		return err
+	}
+	f, err := u.newFolder(parent, name)
+	if err != nil {
+		return err
+	}
+	// If something else stood here, or its deletion was marked, the folder of
+	// that name in the lower layers is gone.
+	f.opaque, f.fresh, f.explicit = replaced, replaced, true
+	f.node.describe(&n.Inode)
 	return nil
 }
 
-func (u *unpacker) symlink(parent *folder, name, target string, m *meta) error {
-	if err := unix.Symlinkat(target, parent.fd, name); err != nil {
-		return err
-	}
-	if u.id.chownNeeded(m) {
-		if err := unix.Fchownat(parent.fd, name, m.uid, m.gid, unix.AT_SYMLINK_NOFOLLOW); err != nil {
-			return err
-		}
-	}
-	return setTimes(parent.fd, name, m)
-}
-
-// node makes a device or a fifo. Without privilege devices are left out.
-func (u *unpacker) node(parent *folder, name string, kind uint32, h *tar.Header, m *meta) error {
-	dev := 0
-	if kind != unix.S_IFIFO {
-		dev = int(unix.Mkdev(uint32(h.Devmajor), uint32(h.Devminor)))
-	}
-	err := unix.Mknodat(parent.fd, name, kind|0o600, dev)
-	if errors.Is(err, unix.EPERM) && !u.id.privileged() {
-		return nil
-	}
+func (u *unpacker) newFolder(parent *folder, name string) (*folder, error) {
+	f, err := u.tree.newFolder(parent, name)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if u.id.chownNeeded(m) {
-		if err := unix.Fchownat(parent.fd, name, m.uid, m.gid, unix.AT_SYMLINK_NOFOLLOW); err != nil {
-			return err
-		}
-	}
-	// Not a symlink: we have just made it in a folder that is ours alone.
-	if err := unix.Fchmodat(parent.fd, name, m.mode, 0); err != nil {
-		return err
-	}
-	return setTimes(parent.fd, name, m)
+	return f, u.sink.folder(f)
 }
 
-// file writes a regular file: small ones go to the writers.
-func (u *unpacker) file(parent *folder, name string, h *tar.Header, m *meta, r io.Reader) error {
-	u.res.Size += h.Size
-	if h.Size <= smallFile {
-		buf := smallBufs.Get().(*smallBuf)
-		if _, err := io.ReadFull(r, buf[:h.Size]); err != nil {
-			smallBufs.Put(buf)
-			return err
-		}
-		u.writers.add(job{dir: parent, name: name, meta: *m, buf: buf, n: int(h.Size)})
-		return nil
+// claim makes the name free and tells whether it was not.
+func (u *unpacker) claim(parent *folder, name string) (replaced bool, err error) {
+	n, ok := parent.kids[name]
+	if !ok {
+		return false, nil
 	}
-	if err := u.room(h.Size); err != nil {
-		return err
+	if n.dir != nil {
+		u.last.folder = nil // it may be in there
 	}
-	return u.largeFile(parent, name, h.Size, isSparse(h), m, r)
-}
-
-func isSparse(h *tar.Header) bool {
-	if h.Typeflag == tar.TypeGNUSparse {
-		return true
+	if err := u.sink.remove(parent, name, n); err != nil {
+		return true, err
 	}
-	for k := range h.PAXRecords {
-		if strings.HasPrefix(k, "GNU.sparse.") {
-			return true
-		}
-	}
-	return false
-}
-
-func (u *unpacker) largeFile(parent *folder, name string, size int64, sparse bool, m *meta, r io.Reader) error {
-	fd, err := createFile(parent.fd, name)
-	if err != nil {
-		return err
-	}
-	if u.buf == nil {
-		u.buf = make([]byte, largeChunk)
-	}
-	buf := u.buf
-	if sparse {
-		buf = buf[:len(zeroes)]
-	}
-	for off := int64(0); off < size && err == nil; {
-		piece := buf[:min(size-off, int64(len(buf)))]
-		if _, err = io.ReadFull(r, piece); err != nil {
-			break
-		}
-		if sparse && bytes.Equal(piece, zeroes[:len(piece)]) {
-			_, err = unix.Seek(fd, int64(len(piece)), io.SeekCurrent)
-		} else {
-			err = writeAll(fd, piece)
-		}
-		off += int64(len(piece))
-	}
-	if err == nil && sparse {
-		err = unix.Ftruncate(fd, size)
-	}
-	if err != nil {
-		unix.Close(fd)
-		return err
-	}
-	return finishFile(u.id, fd, parent.fd, name, m)
+	u.tree.drop(parent, name)
+	delete(u.copied, place{parent, name})
+	return true, nil
 }
 
 // hardLink links name to an earlier entry, or to a lower layer's file, which
-// is copied up for it.
+// is copied up for it. As in tar, and unlike everywhere else, the last component
+// of the target is not followed: the link of a symlink is that symlink.
 func (u *unpacker) hardLink(parent *folder, name, target string) error {
-	dir, base, err := splitName(target)
-	if err != nil {
+	wrap := func(err error) error {
+		if err == nil || errors.Is(err, ErrNeedsLower) || errors.Is(err, errForm) {
+			return err
+		}
 		return fmt.Errorf("link to %q: %w", target, err)
 	}
-	if base == "" {
-		return fmt.Errorf("link to %q: not a file", target)
+	dir, base, err := splitName(target)
+	if err != nil {
+		return wrap(err)
 	}
-	if err := u.writers.drain(); err != nil {
-		return err
+	if base == "" {
+		return wrap(errors.New("not a file"))
 	}
 	from, err := u.folder(dir)
 	if err != nil {
-		return fmt.Errorf("link to %q: %w", target, err)
+		return wrap(u.unsure(err))
 	}
 	if from == parent && base == name {
-		return errors.New("link to itself")
+		return u.unsure(errors.New("link to itself"))
 	}
-	from.refs.Add(1) // both folders stay open
-	defer from.refs.Add(-1)
-	if err := u.folders.acquire(parent); err != nil {
-		return err
-	}
-	if err := u.linkTarget(from, base); err != nil {
-		return linkError(target, err)
-	}
-	if _, _, err := u.claim(parent, name, false); err != nil {
-		return err
-	}
-	if u.folders.byPath[from.path] != from { // claim removed a tree with the target in it
-		return fmt.Errorf("link to %q: it replaces its own target", target)
-	}
-	if err := unix.Linkat(from.fd, base, parent.fd, name, 0); err != nil {
-		return fmt.Errorf("link to %q: %w", target, err)
-	}
-	return nil
-}
-
-func linkError(target string, err error) error {
-	if errors.Is(err, ErrNeedsLower) {
-		return err
-	}
-	return fmt.Errorf("link to %q: %w", target, err)
-}
-
-// linkTarget makes sure that a hard link to base can be made.
-func (u *unpacker) linkTarget(from *folder, base string) error {
-	st, err := lstatAt(from.fd, base)
-	switch {
-	case err == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR:
-		return errors.New("is a folder")
-	case err == nil && isWhiteout(&st):
-		return unix.ENOENT
-	case err == nil, !errors.Is(err, unix.ENOENT):
-		return err
-	case u.lower == nil:
-		return ErrNeedsLower
-	case from.hidden():
-		return unix.ENOENT
-	}
-	u.res.Dependent = true
-	p := path.Join(from.path, base)
-	root, st, err := u.lower.lookup(p)
+	n, err := u.linkTarget(from, base)
 	if err != nil {
+		return wrap(err)
+	}
+	if old, ok := parent.kids[name]; ok && old.dir != nil && from.within(old.dir) {
+		return wrap(u.unsure(errors.New("it replaces its own target")))
+	}
+	if _, err := u.claim(parent, name); err != nil {
 		return err
 	}
-	switch st.Mode & unix.S_IFMT {
-	case unix.S_IFREG:
-		return u.copyUp(from, base, root, st.Size)
-	case unix.S_IFLNK:
-		return u.copyUpLink(from, base, root, &st)
-	}
-	return errors.New("is neither a file nor a symlink")
-}
-
-func (u *unpacker) copyUp(to *folder, name string, root int, size int64) error {
-	src, m, err := u.lower.open(root, path.Join(to.path, name))
-	if err != nil {
+	if err := u.tree.put(parent, name, n); err != nil {
 		return err
 	}
-	defer src.Close()
-	if err := u.room(size); err != nil {
-		return err
-	}
-	u.seen[u.hash(to, name)] = struct{}{}
-	u.res.Size += size
-	return u.largeFile(to, name, size, false, &m, src)
-}
-
-func (u *unpacker) copyUpLink(to *folder, name string, root int, st *unix.Stat_t) error {
-	target, err := readlinkBeneath(root, path.Join(to.path, name))
-	if err != nil {
-		return err
-	}
-	u.seen[u.hash(to, name)] = struct{}{}
-	m := metaOf(&tar.Header{Uid: int(st.Uid), Gid: int(st.Gid)})
-	return u.symlink(to, name, target, &m)
+	return wrap(u.sink.link(from, base, parent, name))
 }

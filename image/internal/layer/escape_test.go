@@ -2,8 +2,6 @@ package layer
 
 import (
 	"archive/tar"
-	"bytes"
-	"context"
 	"os"
 	"path/filepath"
 	"strings"
@@ -12,17 +10,22 @@ import (
 	"github.com/wherry-run/wherry/image/imagetest"
 )
 
-// cage is a folder to unpack into, beside something that must stay as it is.
-type cage struct{ top, diff, secret string }
+// cage is a store beside something that must stay as it is.
+type cage struct {
+	top, secret string
+	s           *Store
+}
 
 func newCage(t testing.TB) cage {
 	top := t.TempDir()
-	c := cage{top, filepath.Join(top, "diff"), filepath.Join(top, "outside", "secret")}
-	for _, err := range []error{os.Mkdir(c.diff, 0o755), os.Mkdir(filepath.Dir(c.secret), 0o755), os.WriteFile(c.secret, []byte("secret"), 0o600)} {
+	c := cage{top: top, secret: filepath.Join(top, "outside", "secret")}
+	for _, err := range []error{os.Mkdir(filepath.Dir(c.secret), 0o755), os.WriteFile(c.secret, []byte("secret"), 0o600)} {
 		if err != nil {
 			t.Fatal(err)
 		}
 	}
+	c.s = openStore(t, filepath.Join(top, "store"))
+	t.Cleanup(c.s.Close)
 	return c
 }
 
@@ -36,7 +39,7 @@ func (c cage) check(t testing.TB) {
 	if b, _ := os.ReadFile(c.secret); string(b) != "secret" {
 		t.Fatalf("the file outside was written: %q", b)
 	}
-	for dir, want := range map[string]string{c.top: "diff outside", filepath.Dir(c.secret): "secret"} {
+	for dir, want := range map[string]string{c.top: "outside store", filepath.Dir(c.secret): "secret"} {
 		entries, err := os.ReadDir(dir)
 		if err != nil {
 			t.Fatal(err)
@@ -49,7 +52,7 @@ func (c cage) check(t testing.TB) {
 			t.Fatalf("%s has %q, want %q", dir, got, want)
 		}
 	}
-	_ = filepath.WalkDir(c.diff, func(p string, d os.DirEntry, err error) error {
+	_ = filepath.WalkDir(filepath.Join(c.top, "store"), func(p string, d os.DirEntry, err error) error {
 		if err == nil && d.Type().IsRegular() {
 			if a, aerr := os.Stat(p); aerr == nil && os.SameFile(a, st) {
 				t.Fatalf("%s is a link to the file outside", p)
@@ -100,92 +103,29 @@ func TestNothingEscapes(t *testing.T) {
 		"proc":          func(cage) []entry { return []entry{{Name: "l", Link: "/proc/self/cwd"}, {Name: "l/x", Body: "gotcha"}} },
 	} {
 		t.Run(name, func(t *testing.T) {
-			for _, lower := range []*Lower{nil, {}} {
+			eachForm(t, func(t *testing.T, form Form) {
 				c := newCage(t)
-				_, err := Unpack(context.Background(), bytes.NewReader(imagetest.Archive(entries(c)...)), c.diff, Options{Lower: lower})
+				_, _, err := c.s.add(form, imagetest.Archive(entries(c)...))
 				t.Log(err)
 				c.check(t)
-			}
+			})
 		})
 	}
 }
 
 // A lower layer's symlinks lead nowhere else either.
 func TestNothingEscapesThroughLower(t *testing.T) {
-	c := newCage(t)
-	l := stack(t, []entry{{Name: "l", Link: "../../../../../../../.." + filepath.Dir(c.secret)}, {Name: "up", Link: "../outside"}})
-	_, err := Unpack(context.Background(), bytes.NewReader(imagetest.Archive(
-		entry{Name: "l/secret", Body: "gotcha"}, entry{Name: "up/secret", Body: "gotcha"}, entry{Name: "up/.wh.secret"},
-		entry{Name: "h", Link: "outside/secret", Type: tar.TypeLink},
-	)), c.diff, Options{Lower: l})
-	if err != nil {
-		t.Fatal(err)
-	}
-	c.check(t)
-}
-
-// FuzzUnpack builds an archive of lines "TYPE NAME|LINK" and looks whether
-// anything outside the folder changes. Types: f file, b large file, d folder,
-// s symlink, h hard link, p fifo.
-func FuzzUnpack(f *testing.F) {
-	for _, seed := range []string{
-		"d a\nf a/f\ns a/l|f\nh a/h|a/f\n",
-		"s l|../outside\nf l/secret\nf l\nd l\nf l/x\n",
-		"s a|..\ns b|a/..\nf b/outside/secret\nh h|b/outside/secret\nf h\n",
-		"d d\nf d/f\ns d|../outside\nf d/secret\nf d/.wh.secret\n",
-		"f .wh.x\nf x/y\nf x/.wh..wh..opq\nf x\nd x\n",
-		"s l|/../../outside/secret\nh m|l\nb m\np l\n",
-		"f ../x\nf a/../../x\nh y|../outside/secret\nf /abs\nf ./.\n",
-		"s a|b\ns b|a\nf a/x\n",
-		"d a\nd a/b\nf a/b/c\nf a\nd a\nh z|a/b/c\n",
-		"f .wh..\nf .wh...\nf .wh.\nf .wh..wh.\nf d/.wh..wh.x/y\n",
-	} {
-		f.Add(seed)
-	}
-	types := map[byte]byte{'f': tar.TypeReg, 'b': tar.TypeReg, 'd': tar.TypeDir, 's': tar.TypeSymlink, 'h': tar.TypeLink, 'p': tar.TypeFifo}
-	f.Fuzz(func(t *testing.T, script string) {
-		var buf bytes.Buffer
-		tw := tar.NewWriter(&buf)
-		for line := range strings.Lines(script) {
-			line = strings.TrimSuffix(line, "\n")
-			if len(line) < 3 || types[line[0]] == 0 || buf.Len() > 1<<20 {
-				continue
-			}
-			name, link, _ := strings.Cut(line[2:], "|")
-			h := &tar.Header{Name: name, Linkname: link, Typeflag: types[line[0]], Mode: 0o777}
-			switch line[0] {
-			case 'f':
-				h.Size = 6
-			case 'b':
-				h.Size = smallFile + 1
-			}
-			if tw.WriteHeader(h) == nil {
-				_, _ = tw.Write(bytes.Repeat([]byte("gotcha"), int(h.Size)/6+1)[:h.Size])
-			}
-		}
-		_ = tw.Close()
+	eachForm(t, func(t *testing.T, form Form) {
 		c := newCage(t)
-		empty, err := OpenLower([]string{filepath.Dir(c.secret)}) // a lower layer with something in it
+		lower := c.s.mustAdd(t, form, nil, entry{Name: "l", Link: "../../../../../../../.." + filepath.Dir(c.secret)}, entry{Name: "up", Link: "../outside"},
+			entry{Name: "outside/"}, entry{Name: "outside/secret", Body: "mine"})
+		_, _, err := c.s.add(form, imagetest.Archive(
+			entry{Name: "l/secret", Body: "gotcha"}, entry{Name: "up/secret", Body: "gotcha"}, entry{Name: "up/.wh.secret"},
+			entry{Name: "h", Link: "outside/secret", Type: tar.TypeLink},
+		), lower)
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer empty.Close()
-		for _, lower := range []*Lower{nil, empty} {
-			_, _ = Unpack(context.Background(), bytes.NewReader(buf.Bytes()), c.diff, Options{Lower: lower})
-			c.check(t)
-		}
-	})
-}
-
-// FuzzUnpackBytes is about streams that are no archives.
-func FuzzUnpackBytes(f *testing.F) {
-	plain := imagetest.Archive(entry{Name: "d/"}, entry{Name: "d/f", Body: "x", Xattrs: map[string]string{"user.a": "b"}})
-	for _, c := range []imagetest.Compression{imagetest.None, imagetest.Gzip, imagetest.Zstd} {
-		f.Add(imagetest.Layer{Tar: plain, Compression: c}.Blob())
-	}
-	f.Fuzz(func(t *testing.T, data []byte) {
-		c := newCage(t)
-		_, _ = Unpack(context.Background(), bytes.NewReader(data), c.diff, Options{})
 		c.check(t)
 	})
 }

@@ -3,13 +3,9 @@ package layer
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
-	"os"
 	"path/filepath"
-	"slices"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -18,174 +14,121 @@ import (
 // at hand.
 var ErrNeedsLower = errors.New("layer refers to the layers below it")
 
-// Lower is the merged view of layers, as overlayfs would show it, for looking
-// up single names. The zero value is an empty stack: there is nothing below.
-type Lower struct{ roots []int }
+// Lower is the merged view of layers of either form, as overlayfs would show it,
+// for looking up single names. The zero value is an empty stack: there is nothing
+// below.
+type Lower struct{ layers []files }
 
-// OpenLower opens layer folders, the topmost first.
-func OpenLower(dirs []string) (*Lower, error) {
+// Lower opens layers, the topmost first. Close it.
+func (s *Store) Lower(keys ...string) (*Lower, error) {
 	l := &Lower{}
-	for _, d := range dirs {
-		fd, err := unix.Open(d, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	for _, key := range keys {
+		i, ok := s.Get(key)
+		if !ok {
+			l.Close()
+			return nil, fmt.Errorf("layer %s: %w", key, fs.ErrNotExist)
+		}
+		f, err := openFiles(filepath.Join(s.dir, key), i.Form)
 		if err != nil {
 			l.Close()
-			return nil, &fs.PathError{Op: "open", Path: d, Err: err}
+			return nil, fmt.Errorf("layer %s: %w", key, err)
 		}
-		l.roots = append(l.roots, fd)
+		l.layers = append(l.layers, f)
+		if i.OpaqueRoot {
+			break
+		}
 	}
 	return l, nil
 }
 
-// Close closes the folders.
+// Close closes the layers.
 func (l *Lower) Close() {
-	for _, fd := range l.roots {
-		unix.Close(fd)
+	for _, f := range l.layers {
+		_ = f.Close() // read only
 	}
-	l.roots = nil
+	l.layers = nil
 }
 
-// lookup finds p, a path without symlinks, and returns the root of the layer
-// that provides it.
-func (l *Lower) lookup(p string) (root int, st unix.Stat_t, err error) {
-	for _, root := range l.roots {
-		st, hidden, err := lookupIn(root, p)
-		if err == nil || hidden {
-			return root, st, err
+// lookup finds p, a path without symlinks.
+func (l *Lower) lookup(p string) (inode, error) {
+	for _, f := range l.layers {
+		in, hidden, err := lookupIn(f, p)
+		if err == nil || hidden || !errors.Is(err, fs.ErrNotExist) {
+			return in, err
 		}
 	}
-	return -1, st, fs.ErrNotExist
+	return nil, fs.ErrNotExist
 }
 
 // lookupIn looks for p in one layer. hidden: the layers below do not count.
-func lookupIn(root int, p string) (st unix.Stat_t, hidden bool, err error) {
-	dir := root
-	defer func() {
-		if dir != root {
-			unix.Close(dir)
+func lookupIn(f files, p string) (in inode, hidden bool, err error) {
+	in, err = f.lookup(p)
+	if err == nil {
+		if isWhiteout(in) {
+			in.close()
+			return nil, true, fs.ErrNotExist
 		}
-	}()
-	for name, rest := "", p; rest != ""; {
-		name, rest, _ = strings.Cut(rest, "/")
-		if st, err = lstatAt(dir, name); err != nil {
-			return st, hidden, fs.ErrNotExist
+		return in, true, nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return nil, false, err
+	}
+	for dir := ""; ; { // is there a reason on the way to it?
+		hidden, err = hides(f, dir)
+		if hidden || err != nil || dir == p {
+			return nil, hidden, errors.Join(err, fs.ErrNotExist)
 		}
-		if isWhiteout(&st) {
-			return st, true, fs.ErrNotExist
-		}
-		if rest == "" {
-			return st, true, nil
-		}
-		if st.Mode&unix.S_IFMT != unix.S_IFDIR {
-			return st, true, fs.ErrNotExist
-		}
-		next, err := unix.Openat(dir, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		name, _, _ := strings.Cut(strings.TrimPrefix(p[len(dir):], "/"), "/")
+		dir = join(dir, name)
+	}
+}
+
+// hides tells whether a layer hides what the ones below have at dir/...
+func hides(f files, dir string) (bool, error) {
+	in, err := f.lookup(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer in.close()
+	if in.stat().Mode&unix.S_IFMT != unix.S_IFDIR {
+		return true, nil
+	}
+	attrs, err := in.xattrs()
+	return attrs[opaquePrivileged] == "y" || attrs[opaqueUnprivileged] == "y", err
+}
+
+func isWhiteout(in inode) bool {
+	st := in.stat()
+	return st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev == 0
+}
+
+// nodeFrom is a node like a file of a lower layer.
+func nodeFrom(in inode) (*node, error) {
+	st := in.stat()
+	n := &node{size: st.Size}
+	n.Mode, n.UID, n.GID, n.Rdev = st.Mode, st.UID, st.GID, st.Rdev
+	n.Mtime, n.MtimeNsec = st.Mtime, st.MtimeNsec
+	switch n.kind() {
+	case unix.S_IFLNK:
+		var err error
+		n.Target, err = in.readlink()
+		return n, err
+	case unix.S_IFREG, unix.S_IFDIR:
+		attrs, err := in.xattrs()
 		if err != nil {
-			return st, true, err
+			return nil, err
 		}
-		if dir != root {
-			unix.Close(dir)
-		}
-		dir = next
-		hidden = hidden || isOpaque(dir)
-	}
-	return st, hidden, fs.ErrNotExist
-}
-
-// folderMeta reads the attributes of the lower folder p.
-func folderMeta(root int, p string) (meta, error) {
-	fd, err := openBeneath(root, p, unix.O_RDONLY|unix.O_DIRECTORY)
-	if err != nil {
-		return meta{}, err
-	}
-	defer unix.Close(fd)
-	return readMeta(fd)
-}
-
-func readMeta(fd int) (meta, error) {
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
-		return meta{}, err
-	}
-	m := meta{mode: st.Mode & 0o7777, uid: int(st.Uid), gid: int(st.Gid), mtime: time.Unix(st.Mtim.Unix()), atime: time.Unix(st.Atim.Unix())}
-	names := make([]byte, 64<<10)
-	n, err := unix.Flistxattr(fd, names)
-	if err != nil {
-		n = 0 // the file system has none
-	}
-	for name := range strings.SplitSeq(string(names[:n]), "\x00") {
-		value := make([]byte, 64<<10)
-		if !allowedXattr(name) {
-			continue
-		}
-		if n, err := unix.Fgetxattr(fd, name, value); err == nil {
-			if m.xattrs == nil {
-				m.xattrs = map[string]string{}
+		for k, v := range attrs {
+			if allowedXattr(k) {
+				if n.Xattrs == nil {
+					n.Xattrs = map[string]string{}
+				}
+				n.Xattrs[k] = v
 			}
-			m.xattrs[name] = string(value[:n])
 		}
 	}
-	return m, nil
-}
-
-// Adopt gives the implicit folders of an unpacked layer the attributes that
-// the same folders have below. It returns ErrNeedsLower if one of them is a
-// symlink there, which the archive's entries have to follow.
-func Adopt(dir string, implicit []string, lower *Lower) error {
-	root, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer root.Close()
-	id := identity{os.Geteuid(), os.Getegid()}
-	slices.Sort(implicit)
-	for _, p := range implicit {
-		_, st, err := lower.lookup(p)
-		if err == nil && st.Mode&unix.S_IFMT == unix.S_IFLNK {
-			return ErrNeedsLower
-		}
-	}
-	for _, p := range slices.Backward(implicit) { // children first: see folder
-		from, st, err := lower.lookup(p)
-		if errors.Is(err, fs.ErrNotExist) || err == nil && st.Mode&unix.S_IFMT != unix.S_IFDIR {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		m, err := folderMeta(from, p)
-		if err != nil {
-			return fmt.Errorf("folder %s: %w", p, err)
-		}
-		if err := adoptOne(id, int(root.Fd()), p, &m); err != nil {
-			return fmt.Errorf("folder %s: %w", p, err)
-		}
-	}
-	return nil
-}
-
-func adoptOne(id identity, root int, p string, m *meta) error {
-	fd, err := openBeneath(root, p, unix.O_RDONLY|unix.O_DIRECTORY)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
-	if err := setTimes(fd, ".", m); err != nil {
-		return err
-	}
-	return id.setOpen(fd, m)
-}
-
-// open opens the lower file p for a copy of it, with its attributes.
-func (l *Lower) open(root int, p string) (io.ReadCloser, meta, error) {
-	fd, err := openBeneath(root, p, unix.O_RDONLY|unix.O_NONBLOCK)
-	if err != nil {
-		return nil, meta{}, err
-	}
-	f := os.NewFile(uintptr(fd), filepath.Base(p))
-	m, err := readMeta(fd)
-	if err != nil {
-		f.Close()
-		return nil, meta{}, err
-	}
-	return f, m, nil
+	return n, nil
 }

@@ -15,8 +15,18 @@ import (
 	"github.com/wherry-run/wherry/image/internal/disk"
 )
 
-// Info stands beside an unpacked layer, in layer.json.
+// What stands in the folder of a layer.
+const (
+	diffName     = "diff"        // the files, in the form of a folder
+	imageName    = "layer.erofs" // the image, in the form EROFS
+	mountName    = "mnt"         // an empty folder to mount it at
+	manifestName = "manifest"
+	infoName     = "layer.json"
+)
+
+// Info stands beside a layer, in layer.json.
 type Info struct {
+	Form       Form      `json:"form,omitempty"` // empty in old stores: Folder
 	DiffID     string    `json:"diff_id"`
 	Chain      string    `json:"chain,omitempty"` // if Dependent: the chain it was made for
 	Dependent  bool      `json:"dependent,omitempty"`
@@ -26,12 +36,17 @@ type Info struct {
 	OpaqueRoot bool      `json:"opaque_root,omitempty"`
 }
 
-// Store keeps unpacked layers. On disk, below its folder:
+// Store keeps layers. On disk, below its folder:
 //
-//	KEY/diff/, KEY/layer.json   a layer; whole and synced if it is there
-//	empty/                      an empty folder
-//	tmp/                        layers being unpacked; emptied by OpenStore
-//	trash/                      deleted layers; removed in the background
+//	KEY/                a layer; whole and synced if it is there
+//	KEY/layer.json      Info
+//	KEY/manifest        what is in it, with checksums; not in layers of old stores
+//	KEY/diff/           form folder: its files
+//	KEY/layer.erofs     form EROFS: the image, and
+//	KEY/mnt/            an empty folder to mount it at
+//	empty/              an empty folder
+//	tmp/                layers being unpacked; emptied by OpenStore
+//	trash/              deleted layers; removed in the background
 //
 // KEY is the hex of the layer's diff ID, or, for a layer that depends on the
 // ones below it, of its chain ID.
@@ -85,15 +100,25 @@ func (s *Store) Close() {
 // Empty is the path of an empty folder.
 func (s *Store) Empty() string { return filepath.Join(s.dir, "empty") }
 
-// Diff is the path of a layer's files.
-func (s *Store) Diff(key string) string { return filepath.Join(s.dir, key, "diff") }
+// Diff is the path of a layer's files in the form of a folder.
+func (s *Store) Diff(key string) string { return filepath.Join(s.dir, key, diffName) }
 
-// Get returns a layer that is there.
+// Image is the path of the image file of a layer in the form EROFS, and Mount the
+// folder for it.
+func (s *Store) Image(key string) string { return filepath.Join(s.dir, key, imageName) }
+
+// Mount is the empty folder at which a layer of the form EROFS is to be mounted.
+func (s *Store) Mount(key string) string { return filepath.Join(s.dir, key, mountName) }
+
+// Get returns a layer that is there. Form is set.
 func (s *Store) Get(key string) (Info, bool) {
 	var i Info
-	b, err := os.ReadFile(filepath.Join(s.dir, key, "layer.json"))
+	b, err := os.ReadFile(filepath.Join(s.dir, key, infoName))
 	if err != nil || json.Unmarshal(b, &i) != nil {
 		return Info{}, false
+	}
+	if i.Form == "" {
+		i.Form = Folder
 	}
 	return i, true
 }
@@ -125,55 +150,6 @@ func (s *Store) List() ([]string, error) {
 		}
 	}
 	return keys, nil
-}
-
-// Stage is a layer being unpacked. One of Commit and Discard ends it.
-type Stage struct {
-	s   *Store
-	dir string
-}
-
-// Stage makes the folder for an unpack.
-func (s *Store) Stage() (*Stage, error) {
-	dir, err := os.MkdirTemp(filepath.Join(s.dir, "tmp"), "*")
-	if err != nil {
-		return nil, err
-	}
-	st := &Stage{s, dir}
-	if err := os.Mkdir(st.Diff(), 0o755); err != nil {
-		return nil, errors.Join(err, os.Remove(dir))
-	}
-	return st, nil
-}
-
-// Diff is where to unpack to.
-func (st *Stage) Diff() string { return filepath.Join(st.dir, "diff") }
-
-// Discard removes the stage: when it returns, its space is free again.
-func (st *Stage) Discard() error { return disk.RemoveAll(st.dir) }
-
-// Commit brings the layer to the disk and makes it visible in one step. sync
-// is the caller's way to the disk, which it may share. If the layer is there
-// already, the stage is dropped.
-func (st *Stage) Commit(key string, i Info, sync func() error) error {
-	b, err := json.Marshal(i)
-	if err != nil {
-		return err
-	}
-	if err := os.WriteFile(filepath.Join(st.dir, "layer.json"), b, 0o600); err != nil {
-		return err
-	}
-	if err := sync(); err != nil {
-		return err
-	}
-	err = os.Rename(st.dir, filepath.Join(st.s.dir, key))
-	if errors.Is(err, fs.ErrExist) {
-		return st.Discard()
-	}
-	if err != nil {
-		return err
-	}
-	return disk.SyncDir(st.s.dir)
 }
 
 // Remove takes a layer out of sight at once; its files go in the background.

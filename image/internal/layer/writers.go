@@ -4,6 +4,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/cespare/xxhash/v2"
 	"golang.org/x/sys/unix"
 )
 
@@ -19,9 +20,8 @@ var smallBufs = sync.Pool{New: func() any { return new(smallBuf) }}
 type job struct {
 	dir  *folder
 	name string
-	meta meta
+	node *node // the writer's until it is done
 	buf  *smallBuf
-	n    int
 }
 
 // writers make small files beside the goroutine that reads the archive: the
@@ -41,7 +41,7 @@ func newWriters(n int, id identity) *writers {
 			for j := range w.jobs {
 				if w.err.Load() == nil {
 					if err := w.write(&j); err != nil {
-						w.err.CompareAndSwap(nil, &entryError{j.dir.path + "/" + j.name, err})
+						w.err.CompareAndSwap(nil, &entryError{j.dir.join(j.name), err})
 					}
 				}
 				smallBufs.Put(j.buf)
@@ -83,11 +83,13 @@ func (w *writers) write(j *job) error {
 	if err != nil {
 		return err
 	}
-	if err := writeAll(fd, j.buf[:j.n]); err != nil {
+	body := j.buf[:j.node.size]
+	j.node.sum = xxhash.Sum64(body)
+	if err := writeAll(fd, body); err != nil {
 		unix.Close(fd)
 		return err
 	}
-	return finishFile(w.id, fd, j.dir.fd, j.name, &j.meta)
+	return finishFile(w.id, fd, j.dir.fd, j.name, j.node)
 }
 
 func createFile(dir int, name string) (int, error) {
@@ -111,13 +113,13 @@ func writeAll(fd int, p []byte) error {
 }
 
 // finishFile gives a written file its attributes and closes it.
-func finishFile(id identity, fd, dir int, name string, m *meta) error {
-	err := id.setOpen(fd, m)
+func finishFile(id identity, fd, dir int, name string, n *node) error {
+	err := id.setOpen(fd, n)
 	if cerr := unix.Close(fd); err == nil {
 		err = cerr
 	}
 	if err != nil {
 		return err
 	}
-	return setTimes(dir, name, m)
+	return id.setTimes(dir, name, n)
 }
