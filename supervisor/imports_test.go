@@ -40,6 +40,8 @@ var rules = []rule{
 	{who: "supervisor/...", reason: "the supervisor touches no namespace, mount, archive or registry",
 		never: []string{"archive/tar", "github.com/google/go-containerregistry/...", "github.com/vishvananda/netlink", "github.com/google/nftables/...",
 			"github.com/moby/sys/mountinfo", "github.com/klauspost/compress/..."}, direct: true},
+	{who: "...", reason: "the AWS SDK is linked by who wants it: all of it is behind image/auth/ecr",
+		never: []string{"github.com/aws/...", "github.com/awslabs/..."}, outside: []string{"image/auth/ecr", "cmd/..."}},
 	{who: "supervisor/...", reason: "commands are clients of the library, not the other way round",
 		never: []string{module + "/cmd/...", "github.com/spf13/cobra"}},
 	{who: "cmd/internal/ctl/...", reason: "ctl is a client of the API: it must work with a daemon of another version",
