@@ -11,7 +11,7 @@ import (
 func (p *pull) newer(ctx context.Context) (Image, error) {
 	s := p.s
 	here, ok, err := p.local(ctx, false)
-	if err != nil {
+	if err != nil && !errors.Is(err, ErrUntrusted) { // the newer one may be better
 		return Image{}, s.stepFailed(StepResolve, p.name, err)
 	}
 	if !ok {

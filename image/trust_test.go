@@ -208,6 +208,55 @@ func TestSignedIndex(t *testing.T) {
 	}
 }
 
+// TestAdmitBareDigest: an image that is used by its digest alone obeys the policy of
+// its names.
+func TestAdmitBareDigest(t *testing.T) {
+	s := newSigning(t)
+	st := newStore(t, Options{})
+	img := pullOK(t, st, s.ref)
+	hex := strings.TrimPrefix(img.Digest, "sha256:")
+	admit := func(ref string) error { return st.Admit(ctx, ref, img.Digest, PullOptions{Policy: Never}) }
+	for _, ref := range []string{s.ref, img.Digest, hex, hex[:12]} {
+		st.Reconfigure(Options{})
+		if err := admit(ref); err != nil {
+			t.Errorf("%s: %v", ref, err)
+		}
+		st.Reconfigure(Options{Registries: policy(TrustRule{Repository: "acme/app", Require: Reject})})
+		if err := admit(ref); !errors.Is(err, ErrUntrusted) {
+			t.Errorf("%s: %v", ref, err)
+		}
+	}
+	push(t, s.reg, "acme/app:1", oneFile("a", "next"))
+	if _, err := st.Pull(ctx, s.ref, PullOptions{Policy: Always}); !errors.Is(err, ErrUntrusted) {
+		t.Fatal(err)
+	}
+	st.Reconfigure(Options{})
+	if _, err := st.Pull(ctx, s.ref, PullOptions{Policy: Always}); err != nil { // takes the name away
+		t.Fatal(err)
+	}
+	st.Reconfigure(Options{Registries: policy(TrustRule{Repository: "other/app", Require: Reject})})
+	if err := admit(img.Digest); !errors.Is(err, ErrUntrusted) || !strings.Contains(err.Error(), "no name") {
+		t.Errorf("nameless: %v", err)
+	}
+	if err := st.Admit(ctx, s.ref, s.layer, PullOptions{}); !errors.Is(err, ErrNotFound) {
+		t.Errorf("not here: %v", err)
+	}
+}
+
+// TestNewerReplacesRefused: an image that the policy does not let in any more gives
+// way to a newer one that it does.
+func TestNewerReplacesRefused(t *testing.T) {
+	s := newSigning(t)
+	st := newStore(t, Options{})
+	pullOK(t, st, s.ref)
+	next := push(t, s.reg, "acme/app:1", oneFile("a", "next"))
+	s.sign(next)
+	st.Reconfigure(Options{Registries: signedBy(s.file)})
+	if img, err := st.Pull(ctx, s.ref, PullOptions{Policy: Newer}); err != nil || img.Digest != next {
+		t.Errorf("got %s, %v", img.Digest, err)
+	}
+}
+
 func TestDigestRule(t *testing.T) {
 	s := newSigning(t)
 	st := newStore(t, Options{Registries: policy(TrustRule{Repository: "acme/*", Require: Digests})})

@@ -15,22 +15,50 @@ import (
 )
 
 // Admit asks the trust policy whether the image with this manifest, which is in
-// the store, may be used under the name ref. Pull does that by itself. What was
-// verified before needs no network; o's Policy says whether the registry may be
-// asked otherwise.
+// the store, may be used under the name ref. Pull does that by itself; who uses what
+// Get returns asks here. What was verified before needs no network; o's Policy says
+// whether the registry may be asked otherwise. If ref is only a digest, or the
+// beginning of one, one of the image's names must do.
 func (s *Store) Admit(ctx context.Context, ref, digest string, o PullOptions) error {
-	r, err := s.parseRef(ref)
-	if err != nil {
-		return err
-	}
 	s.mu.Lock()
 	rec, ok := s.idx.Images[digest]
+	names := []string{ref}
+	if s.bareLocked(ref) {
+		names = s.idx.NamesOf(digest)
+	}
 	s.mu.Unlock()
 	if !ok {
 		return fmt.Errorf("%w: %s", ErrNotFound, digest)
 	}
-	p := &pull{s: s, ref: r, name: r.String(), credentials: o.Credentials}
-	return p.admit(ctx, admission{digest: rec.Digest, indexes: rec.Indexes, offline: o.Policy == Never})
+	if len(names) == 0 && len(s.registries.Load().trust.rules) > 0 {
+		return &StepError{Step: StepTrust, Object: ref, Err: &refusal{rule: "the trust policy", why: "it has no name that a rule could be about"}}
+	}
+	var errs []error
+	for _, n := range names {
+		r, err := s.parseRef(n)
+		if err != nil {
+			return err
+		}
+		p := &pull{s: s, ref: r, name: r.String(), credentials: o.Credentials}
+		if err = p.admit(ctx, admission{digest: rec.Digest, indexes: rec.Indexes, offline: o.Policy == Never}); err == nil {
+			return nil
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// bareLocked tells whether ref is a digest without a repository, as Get takes it.
+func (s *Store) bareLocked(ref string) bool {
+	hex, sha := strings.CutPrefix(ref, "sha256:")
+	if sha {
+		return true
+	}
+	if len(hex) < minPrefix || strings.Trim(hex, "0123456789abcdef") != "" {
+		return false
+	}
+	r, err := s.parseRef(ref)
+	return err != nil || s.idx.Names[r.String()] == ""
 }
 
 // admission is what a policy decides about.
