@@ -69,8 +69,8 @@ func (s *Supervisor) RunUnit(ctx context.Context, r api.RunRequest, by string, p
 func (s *Supervisor) pullFor(ctx context.Context, app *unit.Container, by string, progress func(image.Progress)) (image.Image, error) {
 	policy := image.Policy(app.PullPolicy)
 	if localFirst(policy) {
-		if img, err := s.img.Get(app.Image); err == nil {
-			return img, nil
+		if img, ok, err := s.here(ctx, app, app.Image); ok || err != nil {
+			return img, err
 		}
 	}
 	return s.pullImage(ctx, api.Operation{By: by}, app.Image,

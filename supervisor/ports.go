@@ -64,6 +64,7 @@ type networks interface {
 type images interface {
 	Pull(ctx context.Context, ref string, o image.PullOptions) (image.Image, error)
 	Get(ref string) (image.Image, error)
+	Admit(ctx context.Context, ref, digest string, o image.PullOptions) error
 	Prepare(ctx context.Context, digest, id, dir string, o image.PrepareOptions) ([]specs.Mount, error)
 	Release(id string) error
 	Leases() ([]string, error)

@@ -156,7 +156,11 @@ func (st *start) pull(ctx context.Context) error {
 	}
 	policy := image.Policy(app.PullPolicy)
 	if localFirst(policy) {
-		if st.img, err = st.s.img.Get(app.Image); err == nil {
+		var ok bool
+		if st.img, ok, err = st.s.here(ctx, app, app.Image); err != nil {
+			return err
+		}
+		if ok {
 			k.digest = st.img.Digest
 			return nil
 		}
@@ -169,9 +173,10 @@ func (st *start) pull(ctx context.Context) error {
 }
 
 func (st *start) pullDigest(ctx context.Context, digest string) error {
+	var ok bool
 	var err error
-	if st.img, err = st.s.img.Get(digest); err == nil {
-		return nil
+	if st.img, ok, err = st.s.here(ctx, st.app(), digest); ok || err != nil {
+		return err
 	}
 	policy := image.Policy(st.app().PullPolicy)
 	if !localFirst(policy) {
@@ -190,6 +195,20 @@ func (st *start) fetch(ctx context.Context, ref string, policy image.Policy) (im
 	}
 	op := api.Operation{Unit: st.rec.Unit.Name, Instance: st.rec.Instance}
 	return st.s.pullImage(ctx, op, ref, image.PullOptions{Policy: policy, Credentials: credentials(st.app().RegistryAuth)})
+}
+
+// here returns the image if it is in the store. The trust policy is asked again: one that
+// became stricter counts at the next start.
+func (s *Supervisor) here(ctx context.Context, app *unit.Container, ref string) (image.Image, bool, error) {
+	img, err := s.img.Get(ref)
+	if err != nil {
+		return image.Image{}, false, nil
+	}
+	o := image.PullOptions{Policy: image.Policy(app.PullPolicy), Credentials: credentials(app.RegistryAuth)}
+	if err := s.img.Admit(ctx, app.Image, img.Digest, o); err != nil {
+		return image.Image{}, false, err
+	}
+	return img, true, nil
 }
 
 // localFirst tells whether what is here is used without asking the registry.

@@ -20,6 +20,8 @@ import (
 type Images struct {
 	// Fail, if set, may make the n-th pull (from 1) of ref fail.
 	Fail func(ref string, n int) error
+	// Refuse, if set, is the trust policy for what is here.
+	Refuse func(ref, digest string) error
 	// Takes is how long a pull takes.
 	Takes time.Duration
 	// Config is that of every image.
@@ -123,6 +125,14 @@ func (i *Images) Get(ref string) (image.Image, error) {
 		return image.Image{}, fmt.Errorf("%w: %s", image.ErrNotFound, ref)
 	}
 	return img, nil
+}
+
+// Admit asks Refuse.
+func (i *Images) Admit(_ context.Context, ref, digest string, _ image.PullOptions) error {
+	if i.Refuse == nil {
+		return nil
+	}
+	return i.Refuse(ref, digest)
 }
 
 // Prepare takes a lease.
