@@ -23,10 +23,11 @@ type layerJob struct {
 // key names the flight of the layer.
 func (j layerJob) key() string { return j.desc.Digest.String() + " " + j.diffID }
 
-// have tells whether the layer is there and its blob is known to be it.
+// have tells whether the layer is there and its blob is known to be it. The
+// blob itself may have gone to make room, see Collect: nobody needs it for that.
 func (s *Store) have(j layerJob) (key string, ok bool) {
-	size, ok := s.blobs.Size(j.desc.Digest.String())
-	if !ok || size != j.desc.Size || s.blobs.DiffID(j.desc.Digest.String()) != j.diffID {
+	size, stored := s.blobs.Size(j.desc.Digest.String())
+	if stored && size != j.desc.Size || s.blobs.DiffID(j.desc.Digest.String()) != j.diffID {
 		return "", false
 	}
 	return s.layers.Find(j.diffID, j.chain)
@@ -246,6 +247,3 @@ func (s *Store) commitDependent(stage *layer.Stage, res layer.Result, j layerJob
 	}
 	return key, nil
 }
-
-// form is how a layer is to be kept.
-func (s *Store) form() layer.Form { return layer.Folder }

@@ -256,6 +256,7 @@ func (s *Store) shed(ctx context.Context, o GCOptions, c census, freed int64, re
 		var n int64
 		gone, err := s.doom(digest, func() (bool, error) { return s.pins[digest] > 0, nil }, func() (err error) {
 			n, err = s.blobs.Shed(digest)
+			n = onDisk(n)
 			return err
 		})
 		if err != nil {

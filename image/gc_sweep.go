@@ -224,7 +224,7 @@ func (s *Store) doom(name string, neededLocked func() (bool, error), del func() 
 func (s *Store) delete(it item) (int64, error) {
 	if !it.layer {
 		n, err := s.blobs.Remove(it.name)
-		return n, errors.Join(err, s.blobs.Forget(it.name))
+		return onDisk(n), errors.Join(err, s.blobs.Forget(it.name))
 	}
 	n, err := s.layers.Remove(it.name)
 	if t, ok := s.sizes.take(it.name); ok {

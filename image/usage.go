@@ -106,7 +106,7 @@ func (s *Store) sizeOf(ctx context.Context, name string) (disk.Tree, error) {
 		if !ok {
 			return disk.Tree{}, nil
 		}
-		return disk.Tree{Bytes: (n + blockSize - 1) / blockSize * blockSize, Files: 1}, nil
+		return disk.Tree{Bytes: onDisk(n), Files: 1}, nil
 	}
 	if t, ok := s.sizes.get(s.index(), name); ok {
 		return t, nil
@@ -128,6 +128,9 @@ func (s *Store) sizeOf(ctx context.Context, name string) (disk.Tree, error) {
 
 // blockSize is what files of common file systems are rounded up to.
 const blockSize = 4096
+
+// onDisk is what a file of n bytes takes.
+func onDisk(n int64) int64 { return (n + blockSize - 1) / blockSize * blockSize }
 
 // sizeAll fills in the sizes of everything that images have.
 func (s *Store) sizeAll(ctx context.Context, c census) error {
