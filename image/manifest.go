@@ -5,15 +5,12 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"github.com/wherry-run/wherry/image/internal/blob"
 	"github.com/wherry-run/wherry/image/internal/registry"
@@ -22,7 +19,8 @@ import (
 const (
 	maxConfig     = 8 << 20
 	maxImageDepth = 500 // lower folders of one overlay mount
-	maxIndexDepth = 4   // indexes in indexes
+	maxIndexDepth = 4   // indexes in indexes, and the manifest
+	maxFinds      = 32  // manifests and indexes that are fetched to find one image
 )
 
 // resolved is what a name stands for, all of it small.
@@ -50,78 +48,70 @@ func (r *repository) resolve(ctx context.Context, id string, p Platform) (*resol
 
 // resolve follows indexes to the manifest for the platform and reads its config.
 func (s *Store) resolve(ctx context.Context, from manifests, id string, p Platform) (*resolved, error) {
-	var indexes []string
-	for range maxIndexDepth {
-		m, err := from.Manifest(ctx, id)
-		if err != nil {
-			return nil, err
-		}
-		switch kindOf(m) {
-		case types.OCIImageIndex:
-			idx, err := v1.ParseIndexManifest(bytes.NewReader(m.Body))
-			if err != nil {
-				return nil, fmt.Errorf("index %s: %w", m.Digest, err)
-			}
-			d, err := p.choose(idx.Manifests)
-			if err != nil {
-				return nil, err
-			}
-			id, indexes = d.Digest.String(), append(indexes, m.Digest)
-		case types.OCIManifestSchema1:
-			res, err := s.resolveImage(ctx, from, m, p)
-			if res != nil {
-				res.indexes = indexes
-			}
-			return res, err
-		default:
-			return nil, fmt.Errorf("manifests of type %q are not supported", m.MediaType)
-		}
+	f := &finder{from: from, platform: p}
+	m, indexes, err := f.find(ctx, id, nil)
+	if err != nil {
+		return nil, err
 	}
-	return nil, errors.New("indexes are nested too deeply")
+	if m == nil {
+		return nil, p.none(f.all)
+	}
+	res, err := s.resolveImage(ctx, from, m, p)
+	if res != nil {
+		res.indexes = indexes
+	}
+	return res, err
 }
 
-// kind tells an index from an image; the OCI types stand for Docker's too. What
-// the registry calls it counts only if the content leaves it open.
-func kindOf(m *registry.Manifest) types.MediaType {
-	var shape struct {
-		SchemaVersion int             `json:"schemaVersion"`
-		MediaType     types.MediaType `json:"mediaType"`
-		Manifests     json.RawMessage `json:"manifests"`
-		Config        json.RawMessage `json:"config"`
+// finder looks for the manifest for a platform, through indexes in indexes.
+type finder struct {
+	from     manifests
+	platform Platform
+	all      []string // platforms that there is something for
+	fetched  int
+}
+
+// find returns the manifest, and the indexes on the way to it, or nil if the
+// index and all those in it have none for the platform.
+func (f *finder) find(ctx context.Context, id string, above []string) (*registry.Manifest, []string, error) {
+	if f.fetched++; len(above) >= maxIndexDepth || f.fetched > maxFinds {
+		return nil, nil, errors.New("indexes are nested too deeply")
 	}
-	if json.Unmarshal(m.Body, &shape) != nil || shape.SchemaVersion != 2 {
-		return m.MediaType
+	m, err := f.from.Manifest(ctx, id)
+	if err != nil {
+		return nil, nil, err
 	}
-	if shape.MediaType == "" {
-		shape.MediaType = m.MediaType
+	kind, err := kindOf(m)
+	if err != nil || kind == kindImage {
+		return m, above, err
 	}
+	list, err := parseIndex(m)
+	if err != nil {
+		return nil, nil, err
+	}
+	c := f.platform.choose(list)
+	f.all = append(f.all, c.all...)
+	above = append(slices.Clone(above), m.Digest)
+	next := c.nested
 	switch {
-	case shape.MediaType.IsIndex(), shape.Manifests != nil && shape.Config == nil:
-		return types.OCIImageIndex
-	case shape.MediaType.IsImage(), shape.Config != nil:
-		return types.OCIManifestSchema1
+	case c.best != nil:
+		next = []v1.Descriptor{*c.best}
+	case len(c.all) == 0 && len(c.unnamed) == 1:
+		next = append(next, c.unnamed[0]) // its config says what it is for
 	}
-	return shape.MediaType
+	for _, d := range next {
+		found, path, err := f.find(ctx, d.Digest.String(), above)
+		if found != nil || err != nil {
+			return found, path, err
+		}
+	}
+	return nil, nil, nil
 }
 
 func (s *Store) resolveImage(ctx context.Context, from manifests, m *registry.Manifest, p Platform) (*resolved, error) {
-	man, err := v1.ParseManifest(bytes.NewReader(m.Body))
+	man, err := parseManifest(m)
 	if err != nil {
-		return nil, fmt.Errorf("manifest %s: %w", m.Digest, err)
-	}
-	if t := man.Config.MediaType; !t.IsConfig() && t != "" && t != "application/octet-stream" {
-		return nil, fmt.Errorf("not a container image: its config is of type %q", t)
-	}
-	if len(man.Layers) > maxImageDepth {
-		return nil, fmt.Errorf("%d layers, more than the %d that overlayfs takes", len(man.Layers), maxImageDepth)
-	}
-	for _, d := range append(slices.Clone(man.Layers), man.Config) {
-		if _, err := blob.CheckDigest(d.Digest.String()); err != nil || d.Size < 0 {
-			return nil, fmt.Errorf("manifest %s: blob %s with %d bytes", m.Digest, d.Digest, d.Size)
-		}
-		if strings.HasSuffix(string(d.MediaType), "+encrypted") {
-			return nil, fmt.Errorf("layer %s is encrypted", d.Digest)
-		}
+		return nil, err
 	}
 	res := &resolved{digest: m.Digest, manifest: m.Body, configID: man.Config.Digest.String()}
 	if res.config, err = s.blobs.Read(res.configID); err != nil {
@@ -137,6 +127,9 @@ func (res *resolved) readConfig(man *v1.Manifest, p Platform) error {
 	c, err := v1.ParseConfigFile(bytes.NewReader(res.config))
 	if err != nil {
 		return fmt.Errorf("config %s: %w", res.configID, err)
+	}
+	if t := c.RootFS.Type; t != "" && t != "layers" {
+		return fmt.Errorf("config %s: root file system of type %q", res.configID, t)
 	}
 	if len(c.RootFS.DiffIDs) != len(man.Layers) {
 		return fmt.Errorf("config %s names %d layers, the manifest %d", res.configID, len(c.RootFS.DiffIDs), len(man.Layers))

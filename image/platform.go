@@ -3,16 +3,72 @@ package image
 import (
 	"cmp"
 	"fmt"
+	"os"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
-// HostPlatform is what this program was built for.
+// HostPlatform is what this program was built for and, where an architecture has
+// levels, the highest one that the processor has.
 func HostPlatform() Platform {
-	return Platform{OS: "linux", Architecture: runtime.GOARCH}.normal()
+	p := Platform{OS: "linux", Architecture: runtime.GOARCH}
+	if b, err := os.ReadFile("/proc/cpuinfo"); err == nil {
+		p.Variant = variantOf(runtime.GOARCH, string(b))
+	}
+	return p.normal()
+}
+
+// amd64Levels are the flags that each level adds to the one before (x86-64 psABI,
+// 3.1.1), as the kernel writes them.
+var amd64Levels = [][]string{
+	{"cx16", "lahf_lm", "popcnt", "pni", "sse4_1", "sse4_2", "ssse3"},
+	{"abm", "avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "movbe"},
+	{"avx512bw", "avx512cd", "avx512dq", "avx512f", "avx512vl"},
+}
+
+// variantOf reads the variant from /proc/cpuinfo; "" if it does not say.
+func variantOf(arch, cpuinfo string) string {
+	field := func(name string) string {
+		for line := range strings.Lines(cpuinfo) {
+			if k, v, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(k) == name {
+				return strings.TrimSpace(v)
+			}
+		}
+		return ""
+	}
+	switch arch {
+	case "amd64":
+		flags, level := strings.Fields(field("flags")), 1
+		for _, more := range amd64Levels {
+			if slices.ContainsFunc(more, func(f string) bool { return !slices.Contains(flags, f) }) {
+				break
+			}
+			level++
+		}
+		return fmt.Sprintf("v%d", level)
+	case "arm":
+		// A processor of version 8 says 8, or AArch64 on kernels before 3.17.
+		switch v := field("CPU architecture"); v {
+		case "5TE", "5TEJ", "5T":
+			return "v5"
+		case "6TEJ":
+			return "v6"
+		case "AArch64":
+			return "v8"
+		case "5", "6", "7", "8":
+			// An ARM11 with a kernel for version 6 claims 7 (Raspberry Pi 1 and Zero).
+			if v == "7" && strings.Contains(field("model name"), "ARMv6") {
+				v = "6"
+			}
+			return "v" + v
+		}
+	}
+	return ""
 }
 
 // String is "linux/arm/v7".
@@ -85,39 +141,85 @@ func (p Platform) rank(q Platform) int {
 	case p.Variant == q.Variant:
 		return 0
 	case q.Variant == "":
-		return 50
+		return 500
 	}
 	// A processor of version n runs what was made for the versions before.
-	var have, want int
-	if n, _ := fmt.Sscanf(p.Variant+" "+q.Variant, "v%d v%d", &have, &want); n != 2 || want > have {
+	have, want := version(p.Variant), version(q.Variant)
+	if have == 0 || want == 0 || want > have {
 		return -1
 	}
 	return have - want
 }
 
-// choose picks from an index the manifest that fits p best.
-func (p Platform) choose(manifests []v1.Descriptor) (v1.Descriptor, error) {
-	best, bestRank := -1, 0
-	var all []string
-	for i, m := range manifests {
-		if m.Platform == nil {
+// version makes "v8" 80 and "v8.2" 82, and 0 of what is no version.
+func version(variant string) int {
+	major, minor, _ := strings.Cut(strings.TrimPrefix(variant, "v"), ".")
+	a, err := strconv.ParseUint(major, 10, 8)
+	b, err2 := strconv.ParseUint(cmp.Or(minor, "0"), 10, 8)
+	if err != nil || err2 != nil || b > 9 || !strings.HasPrefix(variant, "v") {
+		return 0
+	}
+	return int(a*10 + b)
+}
+
+// choice is what an index offers a platform.
+type choice struct {
+	best    *v1.Descriptor  // nil: none fits
+	nested  []v1.Descriptor // indexes that do not say what they are for
+	unnamed []v1.Descriptor // manifests that do not say it either
+	all     []string        // platforms that it names
+}
+
+// choose looks through an index.
+func (p Platform) choose(manifests []v1.Descriptor) choice {
+	var c choice
+	bestRank := -1
+	for _, m := range manifests {
+		if !isImage(m) {
+			continue
+		}
+		if m.Platform == nil || m.Platform.OS == "" && m.Platform.Architecture == "" {
+			if m.MediaType.IsIndex() {
+				c.nested = append(c.nested, m)
+			} else {
+				c.unnamed = append(c.unnamed, m)
+			}
 			continue
 		}
 		q := Platform{m.Platform.OS, m.Platform.Architecture, m.Platform.Variant}
-		if q.OS == "unknown" {
-			continue // attestations
+		name := q.String()
+		if len(m.Platform.OSFeatures) > 0 { // none is a matter of course on Linux
+			c.all = append(c.all, name+" with "+strings.Join(m.Platform.OSFeatures, ", "))
+			continue
 		}
-		all = append(all, q.String())
-		if r := p.rank(q); r >= 0 && (best < 0 || r < bestRank) {
-			best, bestRank = i, r
+		c.all = append(c.all, name)
+		if r := p.rank(q); r >= 0 && (c.best == nil || r < bestRank) {
+			c.best, bestRank = &m, r
 		}
 	}
-	if best >= 0 {
-		return manifests[best], nil
+	return c
+}
+
+// isImage leaves out what an index holds besides images: attestations of
+// BuildKit, artifacts such as signatures.
+func isImage(m v1.Descriptor) bool {
+	if m.Platform != nil && m.Platform.OS == "unknown" {
+		return false
 	}
-	if len(all) == 0 && len(manifests) == 1 {
-		return manifests[0], nil // an index that does not say
+	if m.Annotations["vnd.docker.reference.type"] != "" {
+		return false
+	}
+	if m.ArtifactType != "" && !types.MediaType(m.ArtifactType).IsConfig() {
+		return false
+	}
+	return m.MediaType == "" || m.MediaType.IsImage() || m.MediaType.IsIndex()
+}
+
+// none is the error for an index without anything for p.
+func (p Platform) none(all []string) error {
+	if len(all) == 0 {
+		return fmt.Errorf("%w %s: the index names no image at all", ErrPlatform, p)
 	}
 	slices.Sort(all)
-	return v1.Descriptor{}, fmt.Errorf("%w %s; it is for: %s", ErrPlatform, p, strings.Join(slices.Compact(all), ", "))
+	return fmt.Errorf("%w %s; it is for: %s", ErrPlatform, p, strings.Join(slices.Compact(all), ", "))
 }

@@ -251,8 +251,8 @@ func TestPlatformRank(t *testing.T) {
 		want        int
 	}{
 		{"linux/amd64", "linux/amd64", 0}, {"linux/x86_64", "linux/amd64/v1", 0}, {"linux/amd64", "linux/amd64/v3", -1},
-		{"linux/amd64/v3", "linux/amd64/v2", 1}, {"linux/amd64/v3", "linux/amd64", 50}, {"linux/arm64", "linux/arm64/v8", 0},
-		{"linux/arm/v7", "linux/arm/v6", 1}, {"linux/arm/v6", "linux/arm/v7", -1}, {"linux/arm/v7", "linux/arm", 0},
+		{"linux/amd64/v3", "linux/amd64/v2", 10}, {"linux/amd64/v3", "linux/amd64", 500}, {"linux/arm64", "linux/arm64/v8", 0},
+		{"linux/arm/v7", "linux/arm/v6", 10}, {"linux/arm/v6", "linux/arm/v7", -1}, {"linux/arm/v7", "linux/arm", 0},
 		{"linux/arm64", "linux/arm/v7", -1}, {"linux/amd64", "windows/amd64", -1},
 	} {
 		h, err1 := ParsePlatform(c.host)
