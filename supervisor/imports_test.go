@@ -37,6 +37,8 @@ var rules = []rule{
 		never: []string{module + "/runtime/...", module + "/image/...", module + "/supervisor/...", module + "/cmd/..."}},
 	{who: "...", reason: "libcontainer re-executes its binary and needs cgo: it is fenced behind the keeper",
 		never: []string{"github.com/opencontainers/runc/..."}, outside: []string{"runtime/keeper/...", "cmd/wherry-keeper/..."}},
+	{who: "...", reason: "Sigstore's library makes every start of every command that links it 5 ms slower; it stands behind wherry-verify",
+		never: []string{"github.com/sigstore/..."}, outside: []string{"image/keyless/sigstore/...", "cmd/wherry-verify/..."}},
 	{who: "supervisor/...", reason: "the supervisor touches no namespace, mount, archive or registry",
 		never: []string{"archive/tar", "github.com/google/go-containerregistry/...", "github.com/vishvananda/netlink", "github.com/google/nftables/...",
 			"github.com/moby/sys/mountinfo", "github.com/klauspost/compress/..."}, direct: true},
