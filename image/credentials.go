@@ -47,7 +47,7 @@ func newKeychains(o Options) *keychains {
 	if o.DockerConfig != "" {
 		sources = append(sources, auth.Source{Keychain: k.files.DockerConfig(o.DockerConfig)})
 	}
-	k.all = auth.NewChain(append(sources, auth.Source{Keychain: o.Keychain})...)
+	k.all = auth.NewChain(append(sources, auth.Source{Keychain: o.Keychain, From: "the keychain of the options"})...)
 	return k
 }
 

@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
 )
 
 const hidden = "s3cr3t-value"
@@ -232,4 +233,37 @@ func TestSecretsDoNotPrint(t *testing.T) {
 	if err != nil || strings.Contains(out, hidden) || !strings.Contains(out, "credentials from here") {
 		t.Error(out, err)
 	}
+}
+
+// Nothing in a file makes the reader panic, or shows in an error.
+func FuzzDockerConfig(f *testing.F) {
+	for _, seed := range []string{
+		"", "{", "null", `{"auths":{"reg.example/a":{"auth":"dTpw"}}}`, `{"auths":{"https://reg.example/v1/":{"auth":"dTpw="}}}`,
+		`{"auths":{"reg.example":{"auth":"` + hidden + `"}}}`, `{"auths":{"":{"password":"p"},"/":{"password":"p"}}}`, `{"auths":[]}`,
+	} {
+		f.Add([]byte(seed), "reg.example/a/b")
+	}
+	f.Fuzz(func(t *testing.T, body []byte, repo string) {
+		r, err := name.NewRepository(repo)
+		if err != nil {
+			return
+		}
+		var file dockerFile
+		if err := file.parse(body); err != nil {
+			if len(err.Error()) > 200 {
+				t.Errorf("%v", err)
+			}
+			return
+		}
+		key, a, ok := file.entry(r)
+		if !ok {
+			return
+		}
+		if _, there := file.Auths[key]; !there {
+			t.Errorf("%q is not in the file", key)
+		}
+		if _, err := a.config(); err != nil && a.Auth != "" && len(a.Auth) > 8 && strings.Contains(err.Error(), a.Auth) {
+			t.Errorf("%v", err)
+		}
+	})
 }

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -339,5 +340,25 @@ func TestEndpointOverride(t *testing.T) {
 		if passwordOf(t, k, host) == "" {
 			t.Error(host)
 		}
+	}
+}
+
+// A proxy of the environment is not asked for what only this host can reach.
+func TestProxyIsNotForMetadata(t *testing.T) {
+	there := &url.URL{Host: "proxy.example"}
+	f := notLinkLocal(func(*http.Request) (*url.URL, error) { return there, nil })
+	for target, want := range map[string]*url.URL{
+		"http://169.254.169.254/latest/":          nil,
+		"http://169.254.170.2/v2/credentials/x":   nil,
+		"http://[fd00:ec2::254]/latest/":          nil,
+		"https://api.ecr.eu-west-1.amazonaws.com": there,
+		"https://10.0.0.1/":                       there,
+	} {
+		if got, err := f(httptest.NewRequest(http.MethodGet, target, nil)); got != want || err != nil {
+			t.Errorf("%s: %v, %v", target, got, err)
+		}
+	}
+	if got, err := notLinkLocal(nil)(httptest.NewRequest(http.MethodGet, "https://x.example", nil)); got != nil || err != nil {
+		t.Error(got, err)
 	}
 }

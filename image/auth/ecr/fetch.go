@@ -6,11 +6,15 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
+	"net/netip"
+	"net/url"
 	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/aws/middleware"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/ecr"
 	"github.com/aws/aws-sdk-go-v2/service/ecrpublic"
@@ -34,8 +38,23 @@ func defaultChain(log *slog.Logger, more ...func(*config.LoadOptions) error) fun
 		log.Debug("AWS SDK: " + fmt.Sprintf(format, v...))
 	})
 	return func(ctx context.Context, region string) (aws.Config, error) {
-		return config.LoadDefaultConfig(ctx, append(more, config.WithRegion(region), config.WithLogger(logger),
+		client := awshttp.NewBuildableClient().WithTransportOptions(func(t *http.Transport) { t.Proxy = notLinkLocal(t.Proxy) })
+		return config.LoadDefaultConfig(ctx, append(more, config.WithRegion(region), config.WithLogger(logger), config.WithHTTPClient(client),
 			config.WithAPIOptions([]func(*smithy.Stack) error{middleware.AddUserAgentKey(userAgent)}))...)
+	}
+}
+
+// notLinkLocal keeps HTTP_PROXY from the metadata and credentials services of AWS
+// at 169.254.0.0/16 and fd00:ec2::/32: a proxy cannot reach those of this host,
+// and would see the keys of its role.
+func notLinkLocal(proxy func(*http.Request) (*url.URL, error)) func(*http.Request) (*url.URL, error) {
+	ec2 := netip.MustParsePrefix("fd00:ec2::/32")
+	return func(r *http.Request) (*url.URL, error) {
+		ip, err := netip.ParseAddr(r.URL.Hostname())
+		if proxy == nil || err == nil && (ip.IsLinkLocalUnicast() || ec2.Contains(ip)) {
+			return nil, nil
+		}
+		return proxy(r)
 	}
 }
 
