@@ -1,7 +1,8 @@
 // Package image answers: which bytes are this image, and what root file system
 // do they give?
 //
-// It starts no processes but credential helpers, performs no mounts and does not
+// It starts no processes but credential helpers and, if Options.Keyless says so, the
+// program that judges certificates; it performs no mounts and does not
 // know units. It reads no environment variable.
 //
 // Read first: Store, Store.Pull (pull.go) and Store.Prepare (prepare.go). The
@@ -18,13 +19,32 @@
 // is resumed. What one pull is downloading another one waits for instead of
 // downloading it too.
 //
+// # Trust
+//
+// Between resolve and fetch stands the policy (trust.go): the first rule that matches
+// the repository decides, and a refused image is not fetched, unpacked, named or
+// kept. It is asked again whenever an image that is there is pulled, and by Admit.
+//
+//   - A signature counts for the manifest or for an index that the manifest was chosen
+//     from. It is found as cosign stores it (internal/cosign), at the registry or its
+//     mirrors: where it comes from proves nothing, what is signed does.
+//   - A signature by a key needs no transparency log. One by an identity
+//     (package keyless) needs what the trusted root names, which is a file: none is fetched.
+//   - The repository in a signature is not compared, as cosign does not: signatures
+//     stay good when an image is copied or mirrored. Who wants to keep repositories
+//     apart gives them different signers.
+//   - What was verified is remembered in images/trust.json by signer, not by rule: a
+//     rule that still has the signer needs no network; otherwise it is verified again.
+//     A record that is lost or damaged costs a verification, never lets one pass.
+//   - What cannot be found out is a no. ErrUntrusted is then ErrUnavailable too.
+//
 // # On disk
 //
 // Below Options.Root:
 //
 //	blobs/   manifests, configs and compressed layers by digest (internal/blob)
 //	layers/  each layer unpacked in a folder of its own (internal/layer)
-//	images/  index.json, leases/ and the lock (internal/index)
+//	images/  index.json, leases/ and the lock (internal/index), trust.json
 //
 // Compressed layers stay after they were unpacked: they are what a damaged
 // layer is repaired from and what an image is saved from.
