@@ -34,6 +34,17 @@ func dependent(f *folder) bool {
 // left of it to the disk. Nothing can be added then. ErrNeedsLower: an entry has
 // to follow a symlink there, so the archive must be read again.
 func (u *unpacker) complete(lower *Lower) error {
+	for _, p := range u.recalled {
+		in, err := lower.lookup(p)
+		if err != nil {
+			continue // what else is wrong comes up below
+		}
+		link := in.stat().Mode&unix.S_IFMT == unix.S_IFLNK
+		in.close()
+		if link {
+			return ErrNeedsLower
+		}
+	}
 	if err := u.settle(u.tree.root, "", lower); err != nil {
 		return err
 	}
@@ -79,7 +90,7 @@ func (u *unpacker) settle(f *folder, p string, lower *Lower) error {
 // show: whiteouts, which the kernel would list, and what is theirs.
 func (u *unpacker) settleHidden(f *folder) error {
 	for name, n := range f.kids {
-		if !n.isWhiteout() && !u.copied[place{f, name}] {
+		if !n.isWhiteout() && !u.copied[place{f, name}] && (n.dir == nil || !n.dir.copied) {
 			continue
 		}
 		if _, err := u.claim(f, name); err != nil {

@@ -134,6 +134,7 @@ func (u *unpacker) untouched(q string) (f *folder, base string, ok bool, err err
 			if f, err = u.newFolder(f, base); err != nil {
 				return nil, "", false, err
 			}
+			f.copied = true
 		case n.dir == nil:
 			return nil, "", false, nil
 		default:

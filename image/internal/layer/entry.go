@@ -119,6 +119,8 @@ func (u *unpacker) make(parent *folder, name string, h *tar.Header, r io.Reader)
 
 func (u *unpacker) makeFolder(parent *folder, name string, n *node) error {
 	if old, ok := parent.kids[name]; ok && old.dir != nil {
+		u.recallOne(old.dir)
+		old.dir.copied = false
 		old.describe(&n.Inode)
 		old.dir.explicit = true
 		return nil
@@ -152,8 +154,9 @@ func (u *unpacker) claim(parent *folder, name string) (replaced bool, err error)
 	if !ok {
 		return false, nil
 	}
+	u.last.folder = nil // the way there may lead through it
 	if n.dir != nil {
-		u.last.folder = nil // it may be in there
+		u.recall(n.dir)
 	}
 	if err := u.sink.remove(parent, name, n); err != nil {
 		return true, err

@@ -24,6 +24,8 @@ type generator struct {
 	now    *oracle // and with the layer being made
 	layer  []entry
 	tricks map[string]int
+
+	through bool // an entry of the layer has gone through a symlink of the lower ones
 }
 
 func newGenerator(seed uint64) *generator {
@@ -34,7 +36,7 @@ func newGenerator(seed uint64) *generator {
 func (g *generator) stack() [][]entry {
 	var layers [][]entry
 	for range 1 + g.r.IntN(4) {
-		g.layer, g.now = nil, g.o.copy()
+		g.layer, g.now, g.through = nil, g.o.copy(), false
 		for range 4 + g.r.IntN(28) {
 			g.trick()
 		}
@@ -55,6 +57,43 @@ func (g *generator) try(what string, entries ...entry) {
 	}
 	g.layer, g.now = next, now
 	g.tricks[what]++
+	for _, e := range entries {
+		g.through = g.through || g.o.through(e.Name) || g.o.through(e.Link)
+	}
+}
+
+// through tells whether a path leads through a symlink.
+func (o *oracle) through(p string) bool {
+	dir, _ := split(p)
+	n := o.root
+	for name := range strings.SplitSeq(dir, "/") {
+		if n = n.kids[name]; !n.isDir() {
+			return n != nil
+		}
+	}
+	return false
+}
+
+// safe tells whether a whiteout of p can come now: if a symlink that goes with
+// it has led an earlier entry somewhere, the text does not say where that was.
+func (g *generator) safe(p string) bool {
+	if !g.through {
+		return true
+	}
+	n := g.o.root
+	for name := range strings.SplitSeq(p, "/") {
+		n = n.kids[name]
+	}
+	return !n.hasLink()
+}
+
+func (n *onode) hasLink() bool {
+	for _, kid := range n.kids {
+		if kid.hasLink() {
+			return true
+		}
+	}
+	return n.mode&unix.S_IFMT == unix.S_IFLNK
 }
 
 // pick returns a path of the tree that is of the wanted type.
@@ -226,7 +265,7 @@ func (g *generator) trick() {
 	case k < 25:
 		g.whiteout()
 	case k == 25:
-		if dir := g.pick(g.o, func(n *onode) bool { return n.isDir() }); dir != "" && g.plain(dir) {
+		if dir := g.pick(g.o, func(n *onode) bool { return n.isDir() }); dir != "" && g.plain(dir) && g.safe(dir) {
 			g.try("opaque", entry{Name: dir + "/" + whiteoutOpaque})
 		}
 	case k == 26:
@@ -253,7 +292,7 @@ func (g *generator) link(what, name, target string) {
 // their own layer are not generated: the text does not say when these count.
 func (g *generator) whiteout() {
 	target := g.pick(g.o, anything)
-	if target == "" || !g.plain(path.Dir(target)) {
+	if target == "" || !g.plain(target) || !g.safe(target) {
 		return
 	}
 	dir, base := path.Split(target)

@@ -63,6 +63,7 @@ func (u *unpacker) step(cur *folder, name string) (next *folder, target string, 
 	case !ok:
 		return u.stepLower(cur, name)
 	case n.dir != nil:
+		n.dir.copied = false
 		return n.dir, "", nil
 	case n.kind() == unix.S_IFLNK:
 		return nil, n.Target, nil
@@ -96,6 +97,26 @@ func (u *unpacker) stepLower(cur *folder, name string) (*folder, string, error) 
 	f, err := u.newFolder(cur, name)
 	u.guessed = u.guessed || u.lower == nil
 	return f, "", err
+}
+
+// recall notes the folders, from f on, that were taken for such because nobody had
+// described them, before they are gone or described: if the lower layers have
+// a symlink there, it has led earlier entries elsewhere.
+func (u *unpacker) recall(f *folder) {
+	u.recallOne(f)
+	for _, kid := range f.kids {
+		if kid.dir != nil {
+			u.recall(kid.dir)
+		}
+	}
+}
+
+func (u *unpacker) recallOne(f *folder) {
+	if u.lower == nil && !f.explicit && !f.fresh && !f.parent.hidden() {
+		p := f.path()
+		u.recalled = append(u.recalled, p)
+		u.tree.left -= int64(len(p) + nodeCost)
+	}
 }
 
 // unsure tells apart what is wrong and what may only seem so, because a folder

@@ -39,6 +39,7 @@ type folder struct {
 	length   int  // of the path
 	explicit bool // the archive has an entry for it
 	opaque   bool // nothing of what the layers below have in it shows through
+	copied   bool // made for what was copied up, and no entry has been in it
 	fresh    bool // nor has it to do with a folder there of that name; opaque, too
 
 	// What the folder form has open of it.

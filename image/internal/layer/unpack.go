@@ -87,13 +87,14 @@ type unpacker struct {
 	need  func(int64) error
 	// copied are the names of files that were copied up from a lower layer, and
 	// are no entries of this one.
-	copied  map[place]bool
-	owed    int64 // bytes of small files that need was not asked for yet
-	guessed bool  // folders that no entry describes were taken for such, not for symlinks
-	res     Result
-	form    Form
-	misfit  error    // why the archive cannot be kept in the form
-	last    struct { // the folder of the last entry, which is the next one's too
+	copied   map[place]bool
+	owed     int64    // bytes of small files that need was not asked for yet
+	recalled []string // see recall
+	guessed  bool     // folders that no entry describes were taken for such, not for symlinks
+	res      Result
+	form     Form
+	misfit   error    // why the archive cannot be kept in the form
+	last     struct { // the folder of the last entry, which is the next one's too
 		path   string
 		folder *folder
 	}
@@ -169,7 +170,7 @@ func (u *unpacker) archive(r io.Reader) error {
 		return err
 	}
 	u.res.OpaqueRoot = u.tree.root.opaque
-	u.res.Dependent = u.res.Dependent || dependent(u.tree.root)
+	u.res.Dependent = u.res.Dependent || dependent(u.tree.root) || len(u.recalled) > 0
 	rest := &io.LimitedReader{R: r, N: maxTrailing}
 	if err := drainArchive(rest); err != nil || rest.N > 0 {
 		return err
