@@ -339,12 +339,15 @@ func isAttestation(d v1.Descriptor) bool {
 }
 
 // carriedName is the whole name that an index gives an image. A tag alone, which is
-// what umoci and skopeo write, is none.
+// what umoci and skopeo write, is none; and where they have given an image another tag, the
+// whole name is still that of the image they took it from.
 func carriedName(a map[string]string) string {
-	for _, n := range []string{a[annotationName], a[annotationRef]} {
-		if strings.ContainsAny(n, "/:") {
-			return n
-		}
+	whole, ref := a[annotationName], a[annotationRef]
+	switch {
+	case strings.ContainsAny(ref, "/:"):
+		return ref
+	case ref == "" || ref == tagOf(whole):
+		return whole
 	}
 	return ""
 }

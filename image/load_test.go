@@ -186,6 +186,8 @@ func TestLoadNames(t *testing.T) {
 	}{
 		{map[string]string{annotationName: "docker.io/library/n:1", annotationRef: "1"}, "", []string{"docker.io/library/n:1"}, ""},
 		{map[string]string{annotationRef: "example.com/n:2"}, "", []string{"example.com/n:2"}, ""},
+		{map[string]string{annotationName: "docker.io/library/n:1"}, "", []string{"docker.io/library/n:1"}, ""},
+		{map[string]string{annotationName: "docker.io/library/n:1", annotationRef: "mine"}, "", []string{}, ""},
 		{map[string]string{annotationRef: "latest"}, "", []string{}, ""},
 		{map[string]string{annotationRef: "latest"}, "n", []string{"docker.io/library/n:latest"}, ""},
 		{map[string]string{annotationRef: "example.com/n:2"}, "n", nil, "a name was given"},

@@ -29,7 +29,7 @@ func TestCarry(t *testing.T) {
 		if out := to.OK("run", "--rm", "--network", "none", "--pull", "never", name, "echo", "carried"); out != "carried\n" {
 			t.Errorf("%s says %q", name, out)
 		}
-		to.OK("image", "rm", name)
+		to.OK("image", "rm", "-f", name)
 	}
 	tool := func(t *testing.T, name string, args ...string) {
 		t.Helper()
