@@ -44,7 +44,8 @@ func newRegistries(o Options, backoff func(int) time.Duration) *registries {
 }
 
 // Check finds mistakes in the options about registries, such as a mirror that
-// is no URL, and in the trust policies, whose files it reads. With these, Open fails and Reconfigure changes nothing.
+// is no URL, and in the trust policies, whose files it reads. With these, Open
+// fails and Reconfigure changes nothing.
 func (o Options) Check() error { return newRegistries(o, nil).err }
 
 // Reconfigure takes over Insecure, Registries, DockerConfig, Keychain and Proxy
@@ -59,6 +60,7 @@ func (s *Store) Reconfigure(o Options) {
 		s.log.Error("the registries stay as they were", "err", next.err)
 		return
 	}
+	next.client.Inherit(s.registries.Load().client)
 	s.registries.Swap(next).client.Close()
 }
 

@@ -47,8 +47,9 @@ type Host struct {
 // Client speaks to registries. It is safe for concurrent use, and what it learns
 // about a host counts for everybody: make one, and use it for all pulls.
 type Client struct {
-	opts Options
-	log  *slog.Logger
+	opts     Options
+	log      *slog.Logger
+	patience time.Duration
 
 	mu     sync.Mutex
 	hosts  map[hostKey]*host
@@ -69,8 +70,16 @@ func New(o Options) (*Client, error) {
 		o.Auth = anonymous{}
 	}
 	c := &Client{
-		opts: o, log: o.Logger, hosts: map[hostKey]*host{}, tokens: map[tokenKey]token{},
+		opts: o, log: o.Logger, patience: patience, hosts: map[hostKey]*host{}, tokens: map[tokenKey]token{},
 		gates: map[string]*gate{}, limits: map[string]Limit{},
+	}
+	c.opts.Hosts = map[string]Host{}
+	for _, name := range slices.Sorted(maps.Keys(o.Hosts)) {
+		key := strings.ToLower(name)
+		if _, ok := o.Hosts[dockerHub]; !ok && realHost(key) == realHost(dockerHub) {
+			key = dockerHub // another name of it
+		}
+		c.opts.Hosts[key] = o.Hosts[name]
 	}
 	for _, name := range slices.Sorted(maps.Keys(o.Hosts)) {
 		if err := c.check(o.Hosts[name]); err != nil {
@@ -98,6 +107,26 @@ func (c *Client) check(h Host) error {
 		}
 	}
 	return nil
+}
+
+// Inherit takes over what another client has learned of hosts that holds for
+// other settings too: which want no requests now, and what is left of quotas.
+func (c *Client) Inherit(from *Client) {
+	from.mu.Lock()
+	gates, limits := maps.Clone(from.gates), maps.Clone(from.limits)
+	from.mu.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for host, g := range gates {
+		if _, ok := c.gates[host]; !ok {
+			c.gates[host] = g
+		}
+	}
+	for label, l := range limits {
+		if _, ok := c.limits[label]; !ok {
+			c.limits[label] = l
+		}
+	}
 }
 
 // Close closes connections that nobody uses. The client can still be used.

@@ -12,6 +12,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -23,6 +24,8 @@ type connections struct {
 	client *Client
 	set    Host
 	proxy  func(*http.Request) (*url.URL, error)
+
+	wanted atomic.Bool // the host asked for a client certificate that we do not have
 
 	mu        sync.Mutex
 	transport *http.Transport
@@ -55,10 +58,15 @@ func (c *connections) roundTrip(r *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	resp, err := t.RoundTrip(r)
-	if err != nil {
-		return nil, &networkError{err}
+	if err == nil {
+		return resp, nil
 	}
-	return resp, nil
+	failed := &networkError{error: err}
+	if c.wanted.Load() {
+		// With TLS 1.3 the refusal comes so late that HTTP/2 hides it.
+		failed.hint = "; it asks for a client certificate, and none is configured"
+	}
+	return nil, failed
 }
 
 func (c *connections) get() (*http.Transport, error) {
@@ -68,7 +76,7 @@ func (c *connections) get() (*http.Transport, error) {
 	if c.transport != nil && c.stamps == now {
 		return c.transport, nil
 	}
-	t, err := newTransport(c.set, c.proxy)
+	t, err := newTransport(c.set, c.proxy, &c.wanted)
 	if err != nil {
 		return nil, &setupError{err}
 	}
@@ -90,10 +98,16 @@ func (c *connections) closeIdle() {
 // setupError is a mistake on our side: nothing was asked.
 type setupError struct{ error }
 
-func newTransport(set Host, proxy func(*http.Request) (*url.URL, error)) (*http.Transport, error) {
+func newTransport(set Host, proxy func(*http.Request) (*url.URL, error), wanted *atomic.Bool) (*http.Transport, error) {
 	conf, err := tlsConfig(set)
 	if err != nil {
 		return nil, err
+	}
+	if set.Cert == "" {
+		conf.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			wanted.Store(true)
+			return &tls.Certificate{}, nil
+		}
 	}
 	if proxy, err = proxyOf(set.Proxy, proxy); err != nil {
 		return nil, err
@@ -103,8 +117,8 @@ func newTransport(set Host, proxy func(*http.Request) (*url.URL, error)) (*http.
 		DialContext:           (&net.Dialer{Timeout: 15 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
 		TLSClientConfig:       conf,
 		ForceAttemptHTTP2:     true,
-		MaxIdleConns:          16,
-		MaxIdleConnsPerHost:   8,
+		MaxIdleConns:          32,
+		MaxIdleConnsPerHost:   16,
 		IdleConnTimeout:       30 * time.Second,
 		TLSHandshakeTimeout:   15 * time.Second,
 		ResponseHeaderTimeout: time.Minute,

@@ -195,6 +195,10 @@ func failureOf(host string, err error) *failure {
 	case isNetwork(err):
 		f.kind, f.text = ErrUnavailable, fmt.Sprintf("registry %s: %v", host, plainly(err))
 		var dns *net.DNSError
+		var n *networkError
+		if errors.As(err, &n) {
+			f.text += n.hint
+		}
 		f.temporary = !errors.As(err, &dns) || !dns.IsNotFound
 	default:
 		f.text = fmt.Sprintf("registry %s: %v", host, err)
@@ -208,7 +212,10 @@ func isPlainAnswer(err error) bool {
 	return errors.As(err, &header) || strings.Contains(err.Error(), "server gave HTTP response to HTTPS client")
 }
 
-type networkError struct{ error }
+type networkError struct {
+	error
+	hint string // what may be the reason, if the error does not say it
+}
 
 func (e *networkError) Unwrap() error { return e.error }
 

@@ -87,7 +87,7 @@ func TestRetryWaits(t *testing.T) {
 		c := newClient(t, Options{Backoff: func(n int) time.Duration { return time.Duration(n) * time.Second }})
 		r := c.repo(t, "reg.example/app")
 		g := r.places[0].host.gate
-		busy := failureOf("reg.example", &networkError{errors.New("reset")})
+		busy := failureOf("reg.example", &networkError{error: errors.New("reset")})
 		begin := time.Now()
 		if err := r.Retry(ctx, 3, busy); err != nil || time.Since(begin) != 3*time.Second {
 			t.Error(err, time.Since(begin))
@@ -170,7 +170,7 @@ func TestTLS(t *testing.T) {
 		"no such file":       {p.Host, Host{CA: file("none.pem")}, "certificate authority: open " + file("none.pem")},
 		"no certificate":     {p.Host, Host{CA: file("me.key")}, "no certificate in"},
 		"client certificate": {strict.Host, Host{CA: file("ca.pem"), Cert: file("me.pem"), Key: file("me.key")}, ""},
-		"none":               {strict.Host, Host{CA: file("ca.pem")}, "certificate"},
+		"none":               {strict.Host, Host{CA: file("ca.pem")}, "it asks for a client certificate, and none is configured"},
 		"of another CA":      {strict.Host, Host{CA: file("ca.pem"), Cert: filepath.Join(wrong, "you.pem"), Key: filepath.Join(wrong, "you.key")}, "certificate"},
 		"key missing":        {strict.Host, Host{CA: file("ca.pem"), Cert: file("me.pem")}, "client certificate: "},
 		"plain server":       {o.Host, Host{CA: file("ca.pem")}, "no TLS there"},
@@ -324,5 +324,45 @@ func TestProxyPerHost(t *testing.T) {
 	}
 	if _, err := c.repo(t, "b.example/app").Manifest(ctx, "1"); err == nil || !strings.Contains(err.Error(), "must not be asked") {
 		t.Error(err)
+	}
+}
+
+// TestTrickle: an answer that never ends ends the attempt.
+func TestTrickle(t *testing.T) {
+	o := newOrigin(t)
+	p := o.proxied(t, imagetest.FaultProxyOptions{})
+	c := newClient(t, Options{})
+	c.patience = 50 * time.Millisecond
+	for _, rule := range []imagetest.Rule{{Every: time.Second}, {Hang: true}} {
+		p.Mend()
+		p.Do(rule)
+		before := p.Count("", "")
+		_, err := c.repo(t, p.Host+"/app").Manifest(ctx, "1")
+		if !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), "no answer in time") {
+			t.Errorf("%+v: %v", rule, err)
+		}
+		p.Close()
+		if n := p.Count("", "") - before; n != maxAttempts {
+			t.Errorf("%d attempts", n)
+		}
+		p = o.proxied(t, imagetest.FaultProxyOptions{})
+	}
+}
+
+// TestInherit: a changed configuration does not open a closed gate.
+func TestInherit(t *testing.T) {
+	o := newOrigin(t)
+	p := o.proxied(t, imagetest.FaultProxyOptions{})
+	p.Do(imagetest.Rule{Status: 429, RetryAfter: "3600", Header: http.Header{"Ratelimit-Remaining": {"0;w=60"}}})
+	old, fresh := newClient(t, Options{}), newClient(t, Options{})
+	if _, err := old.repo(t, p.Host+"/app").Manifest(ctx, "1"); err == nil {
+		t.Fatal("no error")
+	}
+	fresh.Inherit(old)
+	if _, err := fresh.repo(t, p.Host+"/app").Manifest(ctx, "1"); err == nil || p.Count("", "") != 1 {
+		t.Error(err, p.Log(""))
+	}
+	if l := fresh.Limits(); len(l) != 1 || l[0].Remaining != 0 || l[0].Until.IsZero() {
+		t.Errorf("%+v", l)
 	}
 }

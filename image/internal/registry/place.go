@@ -8,15 +8,11 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
-	"time"
 )
 
 const (
 	userAgent    = "wherry"
 	maxRedirects = 10
-	// smallTime is for all of a small answer: a registry that trickles does not
-	// hold a pull up for ever.
-	smallTime = 3 * time.Minute
 )
 
 // place is one host that may have a repository.

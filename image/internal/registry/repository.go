@@ -2,16 +2,12 @@ package registry
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
-	"net/url"
-	"slices"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -20,10 +16,9 @@ import (
 	"github.com/wherry-run/wherry/image/internal/blob"
 )
 
-const (
-	maxAttempts = 5
-	maxManifest = 4 << 20 // distribution spec: registries must take 4 MiB, and may take no more
-)
+// maxManifest is what registries must take, and may take no more than
+// (distribution spec, "Pushing Manifests").
+const maxManifest = 4 << 20
 
 var acceptManifests = strings.Join([]string{
 	string(types.OCIImageIndex), string(types.OCIManifestSchema1),
@@ -89,7 +84,7 @@ func (p *place) read(ctx context.Context, resp *http.Response, limit int64, what
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, limit+1))
 	if err != nil {
-		return nil, p.failure(ctx, &networkError{err})
+		return nil, p.failure(ctx, &networkError{error: err})
 	}
 	if int64(len(body)) > limit {
 		return nil, p.failure(ctx, fmt.Errorf("%s is larger than %.1f MiB", what, float64(limit)/(1<<20)))
@@ -225,7 +220,7 @@ func (b *blobBody) Read(p []byte) (int, error) {
 	if b.p.mirror {
 		b.p.host.failed()
 	}
-	return n, failureOf(b.p.host.label, &networkError{err})
+	return n, failureOf(b.p.host.label, &networkError{error: err})
 }
 
 // Small fetches a blob that must fit in memory, and checks it.
@@ -245,7 +240,7 @@ func (r *Repository) Small(ctx context.Context, d v1.Descriptor, limit int64) ([
 		}
 		defer resp.Body.Close()
 		if body, err = io.ReadAll(io.LimitReader(resp.Body, d.Size+1)); err != nil {
-			return p.failure(ctx, &networkError{err})
+			return p.failure(ctx, &networkError{error: err})
 		}
 		if got := blob.Digest(body); got != digest {
 			return p.failure(ctx, &blob.MismatchError{Want: digest, Got: got, WantSize: d.Size, GotSize: int64(len(body))})
@@ -256,267 +251,4 @@ func (r *Repository) Small(ctx context.Context, d v1.Descriptor, limit int64) ([
 		return nil, err
 	}
 	return body, nil
-}
-
-// maxReferrers bounds the pages of a list of referrers.
-const maxReferrers = 20
-
-// Referrers lists what refers to a manifest, such as signatures: by the referrers
-// API or, where the registry does not have it, by the tag that stands in for it
-// (distribution spec, "Referrers tag schema"). None is no error.
-func (r *Repository) Referrers(ctx context.Context, digest string) ([]v1.Descriptor, error) {
-	if _, err := blob.CheckDigest(digest); err != nil {
-		return nil, err
-	}
-	var all []v1.Descriptor
-	err := r.retrying(ctx, "referrers of "+digest, func(ctx context.Context, p *place) (err error) {
-		all, err = p.referrers(ctx, digest)
-		if err == nil && len(all) == 0 && p.mirror {
-			// Many mirrors have only what was pulled through them.
-			return &failure{host: p.host.label, kind: ErrNotFound, text: "no referrers"}
-		}
-		return err
-	})
-	return all, err
-}
-
-func (p *place) referrers(ctx context.Context, digest string) ([]v1.Descriptor, error) {
-	var all []v1.Descriptor
-	path := "/referrers/" + digest
-	for range maxReferrers {
-		resp, err := p.get(ctx, http.MethodGet, path, http.Header{"Accept": {string(types.OCIImageIndex)}})
-		if err != nil {
-			return nil, err
-		}
-		if resp.StatusCode != http.StatusOK || !strings.HasPrefix(resp.Header.Get("Content-Type"), string(types.OCIImageIndex)) {
-			code := resp.StatusCode
-			if f := p.answer(ctx, resp); f.temporary || code == http.StatusUnauthorized || code == http.StatusForbidden {
-				return nil, f
-			}
-			return p.referrersByTag(ctx, digest)
-		}
-		body, err := p.read(ctx, resp, maxManifest, "list of referrers")
-		if err != nil {
-			return nil, err
-		}
-		list, err := parseReferrers(body)
-		if err != nil {
-			return nil, p.failure(ctx, err)
-		}
-		all = append(all, list...)
-		if path = nextPage(resp, "/v2/"+p.repo); path == "" {
-			return all, nil
-		}
-	}
-	return nil, p.failure(ctx, fmt.Errorf("more than %d pages of referrers of %s", maxReferrers, digest))
-}
-
-func (p *place) referrersByTag(ctx context.Context, digest string) ([]v1.Descriptor, error) {
-	m, err := p.manifest(ctx, strings.Replace(digest, ":", "-", 1))
-	if errors.Is(err, ErrNotFound) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	list, err := parseReferrers(m.Body)
-	if err != nil {
-		return nil, p.failure(ctx, err)
-	}
-	return list, nil
-}
-
-func parseReferrers(body []byte) ([]v1.Descriptor, error) {
-	var index struct {
-		Manifests []v1.Descriptor `json:"manifests"`
-	}
-	if err := json.Unmarshal(body, &index); err != nil {
-		return nil, fmt.Errorf("list of referrers: %w", err)
-	}
-	return index.Manifests, nil
-}
-
-// nextPage is the path of the next page below the repository, "" if there is none.
-func nextPage(resp *http.Response, base string) string {
-	link, params, ok := strings.Cut(strings.TrimPrefix(resp.Header.Get("Link"), "<"), ">")
-	if !ok || !strings.Contains(params, `rel="next"`) && !strings.Contains(params, "rel=next") {
-		return ""
-	}
-	u, err := resp.Request.URL.Parse(link)
-	if err != nil {
-		return ""
-	}
-	path, ok := strings.CutPrefix(u.Path, base)
-	if !ok {
-		return ""
-	}
-	return (&url.URL{Path: path, RawQuery: u.RawQuery}).RequestURI()
-}
-
-// order is in which order the places are asked for something: mirrors that are
-// well, the registry, and at last the mirrors that rest, since a mirror may have
-// what the registry has no more.
-func (r *Repository) order(key string) []*place {
-	r.mu.Lock()
-	absent := slices.Concat(r.absent[key], r.absent[""])
-	r.mu.Unlock()
-	var first, resting []*place
-	for _, p := range r.places[:len(r.places)-1] {
-		switch {
-		case slices.Contains(absent, p):
-		case p.host.resting() || !p.host.gate.closedUntil().IsZero():
-			resting = append(resting, p)
-		default:
-			first = append(first, p)
-		}
-	}
-	return append(append(first, r.places[len(r.places)-1]), resting...)
-}
-
-// each asks one place after the other until one has what is wanted. Its errors
-// are *tried, unless the context is done.
-func (r *Repository) each(ctx context.Context, key string, f func(context.Context, *place) error) error {
-	e := &tried{}
-	for _, p := range r.order(key) {
-		err := f(ctx, p)
-		if err == nil {
-			if p.mirror {
-				p.host.worked()
-			}
-			return nil
-		}
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		why := failureOf(p.host.label, err)
-		e.all = append(e.all, why)
-		if !p.mirror {
-			e.main = why
-			continue
-		}
-		r.c.log.Debug("mirror has failed, asking the next place", "registry", r.label, "mirror", p.host.name, "err", why.text)
-		r.blame(key, p, why)
-	}
-	return e
-}
-
-// blame keeps a mirror that failed from being asked again at once: for this
-// one thing if it does not have it, for all if it does not work.
-func (r *Repository) blame(key string, p *place, why *failure) {
-	switch {
-	case why.temporary || isCertificate(why):
-		p.host.failed()
-		return
-	case why.kind == ErrDenied:
-		key = "" // it would deny everything else too
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if !slices.Contains(r.absent[key], p) {
-		r.absent[key] = append(r.absent[key], p)
-	}
-}
-
-// retrying asks each place, again while time may cure the error.
-func (r *Repository) retrying(ctx context.Context, key string, f func(context.Context, *place) error) error {
-	for n := 1; ; n++ {
-		err := r.each(ctx, key, func(ctx context.Context, p *place) error {
-			ctx, cancel := context.WithTimeout(ctx, smallTime)
-			defer cancel()
-			err := f(ctx, p)
-			if err != nil && ctx.Err() != nil {
-				err = failureOf(p.host.label, &networkError{ctx.Err()})
-			}
-			return err
-		})
-		if err == nil {
-			return nil
-		}
-		if err := r.Retry(ctx, n, err); err != nil {
-			return err
-		}
-	}
-}
-
-// Retry waits before the next attempt after err, the attempt-th error in a row
-// (from 1), and returns nil, or returns why there is none. It takes errors of
-// Blob, of its body, and those that the caller found out itself: after a
-// blob.MismatchError the next place is asked, if a mirror sent the bytes; what it
-// does not know is taken for a fault of the connection.
-func (r *Repository) Retry(ctx context.Context, attempt int, err error) error {
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	var mismatch *blob.MismatchError
-	var known *failure
-	switch {
-	case errors.As(err, &mismatch):
-		if !r.distrust(mismatch.Want) {
-			return err
-		}
-		return nil
-	case errors.As(err, &known):
-		if !known.temporary {
-			return err
-		}
-	default:
-		r.mu.Lock()
-		if r.last != nil && r.last.mirror {
-			r.last.host.failed()
-		}
-		r.mu.Unlock()
-	}
-	wait, limit := r.c.opts.Backoff(attempt), maxAttempts
-	if known != nil && !known.until.IsZero() {
-		limit = 2 * maxAttempts // nobody was asked
-	}
-	until := r.closedUntil()
-	if known != nil && known.until.After(until) {
-		until = known.until // a token service's, or of where blobs lie
-	}
-	if !until.IsZero() {
-		if wait = max(wait, time.Until(until)); wait > maxWait {
-			return r.tooLong(until)
-		}
-	}
-	if attempt >= limit {
-		return err
-	}
-	r.c.log.Debug("registry request failed", "registry", r.label, "attempt", attempt, "err", err)
-	t := time.NewTimer(wait)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-t.C:
-		return nil
-	}
-}
-
-// closedUntil is when the registry's gate opens, zero if it is open or a mirror
-// can be asked meanwhile.
-func (r *Repository) closedUntil() time.Time {
-	order := r.order("")
-	if order[0].mirror {
-		return time.Time{}
-	}
-	return order[0].host.gate.closedUntil()
-}
-
-func (r *Repository) tooLong(until time.Time) *failure {
-	return failureOf(r.label, &closedError{r.label, until})
-}
-
-// distrust stops asking the mirror that sent wrong bytes for them. It tells
-// whether there was one.
-func (r *Repository) distrust(digest string) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	p := r.served[digest]
-	if p == nil || !p.mirror || slices.Contains(r.absent[digest], p) {
-		return false
-	}
-	r.absent[digest] = append(r.absent[digest], p)
-	r.c.log.Warn("mirror sent wrong bytes, asking the next place", "registry", r.label, "mirror", p.host.name, "digest", digest)
-	return true
 }
