@@ -94,7 +94,7 @@ func (s *Store) lease(digest, id, dir string) (overlay.Stack, *layer.RootMeta, e
 			return overlay.Stack{}, nil, fmt.Errorf("layer %s is not in the store any more; pull the image again", l.DiffID)
 		}
 		lease.Keys = append(lease.Keys, l.Key)
-		stack.Lower = append(stack.Lower, s.layers.Diff(l.Key))
+		stack.Lower = append(stack.Lower, s.lower(l.Key, info.Form))
 		if root == nil {
 			root = info.Root
 		}
@@ -102,7 +102,18 @@ func (s *Store) lease(digest, id, dir string) (overlay.Stack, *layer.RootMeta, e
 			break
 		}
 	}
+	if len(stack.Lower) > overlay.MaxLower {
+		return overlay.Stack{}, nil, fmt.Errorf("%d layers: overlayfs takes %d at most", len(stack.Lower), overlay.MaxLower)
+	}
 	return stack, root, s.setLeaseLocked(lease)
+}
+
+// lower is a layer in the form in which it is there.
+func (s *Store) lower(key string, form layer.Form) overlay.Layer {
+	if form == layer.EROFS {
+		return overlay.Layer{Dir: s.layers.Mount(key), Image: s.layers.Image(key)}
+	}
+	return overlay.Layer{Dir: s.layers.Diff(key)}
 }
 
 var defaultRoot = layer.RootMeta{Mode: 0o755}
@@ -133,7 +144,7 @@ func readOnlyRoot(dir string, stack *overlay.Stack, root *layer.RootMeta) error 
 	if err := makeRoot(top, root); err != nil {
 		return err
 	}
-	stack.Lower = append([]string{top}, stack.Lower...)
+	stack.Lower = append([]overlay.Layer{{Dir: top}}, stack.Lower...)
 	return nil
 }
 

@@ -61,6 +61,8 @@ type Store struct {
 
 	vouched vouched
 
+	chosen func() Form // of new layers
+
 	mu   sync.Mutex
 	idx  *index.Index   // one that is in use never changes, the next takes its place
 	pins map[string]int // blobs and layers that running pulls need
@@ -93,6 +95,9 @@ func Open(o Options) (_ *Store, err error) {
 	}
 	s.registries.Store(how)
 	s.vouched.path = trustPath(root)
+	if s.chosen, err = chooseForm(o.Form, root, o.Logger); err != nil {
+		return nil, fmt.Errorf("image store: %w", err)
+	}
 	images := filepath.Join(root, "images")
 	// Others may have folders below the root that a container's user has to
 	// pass; what is the store's own is closed.
