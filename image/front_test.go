@@ -1,0 +1,128 @@
+package image
+
+import (
+	"bytes"
+	"net/http"
+	"net/http/httptest"
+	"path"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/wherry-run/wherry/image/imagetest"
+)
+
+// front serves what a registry has and counts the bytes of its blobs.
+type front struct {
+	Host string
+
+	// cut says after how many bytes the connection of a blob's n-th request
+	// breaks; negative: never. nil: never.
+	cut func(digest string, n int) int64
+	// hold is called before more of a blob is sent, and may block. served is how
+	// much of it was sent so far, in all requests. It may be replaced under mu.
+	hold func(q *http.Request, digest string, served int64)
+
+	inner http.Handler
+
+	mu    sync.Mutex
+	blobs map[string]*traffic
+}
+
+// traffic is what a front has served of one blob.
+type traffic struct {
+	body               []byte
+	requests, complete int
+	served, lost       int64 // lost: of requests that were cut
+	from               []string
+}
+
+func newFront(t *testing.T, r *imagetest.Registry) *front {
+	t.Helper()
+	f := &front{inner: r, blobs: map[string]*traffic{}}
+	server := httptest.NewServer(f)
+	t.Cleanup(func() { server.CloseClientConnections(); server.Close() })
+	f.Host = strings.TrimPrefix(server.URL, "http://")
+	return f
+}
+
+// ServeHTTP implements http.Handler.
+func (f *front) ServeHTTP(w http.ResponseWriter, q *http.Request) {
+	if q.Method != http.MethodGet || !strings.Contains(q.URL.Path, "/blobs/") {
+		f.inner.ServeHTTP(w, q)
+		return
+	}
+	digest := path.Base(q.URL.Path)
+	f.mu.Lock()
+	b := f.blobs[digest]
+	if b == nil {
+		rec := httptest.NewRecorder()
+		plain := q.Clone(q.Context())
+		plain.Header.Del("Range")
+		f.inner.ServeHTTP(rec, plain)
+		b = &traffic{body: rec.Body.Bytes()}
+		f.blobs[digest] = b
+	}
+	cw := &cutting{ResponseWriter: w, f: f, q: q, b: b, digest: digest, left: -1}
+	if f.cut != nil {
+		cw.left = f.cut(digest, b.requests)
+	}
+	b.requests++
+	b.from = append(b.from, q.Header.Get("Range"))
+	f.mu.Unlock()
+	http.ServeContent(cw, q, "", time.Time{}, bytes.NewReader(b.body))
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	b.complete++
+}
+
+// of returns the traffic of a blob so far.
+func (f *front) of(digest string) traffic {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.blobs[digest] == nil {
+		return traffic{}
+	}
+	return *f.blobs[digest]
+}
+
+type cutting struct {
+	http.ResponseWriter
+	f      *front
+	q      *http.Request
+	b      *traffic
+	digest string
+	left   int64 // negative: for ever
+	sent   int64
+}
+
+// Write implements io.Writer. It has no ReadFrom, so that all bytes come here.
+func (c *cutting) Write(p []byte) (int, error) {
+	c.f.mu.Lock()
+	served, hold := c.b.served, c.f.hold
+	c.f.mu.Unlock()
+	if hold != nil {
+		hold(c.q, c.digest, served)
+	}
+	cut := c.left >= 0 && int64(len(p)) > c.left
+	if cut {
+		p = p[:c.left]
+	}
+	n, err := c.ResponseWriter.Write(p)
+	c.sent += int64(n)
+	c.f.mu.Lock()
+	c.b.served += int64(n)
+	if cut {
+		c.b.lost += c.sent
+	}
+	c.f.mu.Unlock()
+	if cut {
+		_ = http.NewResponseController(c.ResponseWriter).Flush()
+		panic(http.ErrAbortHandler)
+	}
+	if c.left >= 0 {
+		c.left -= int64(n)
+	}
+	return n, err
+}
