@@ -45,7 +45,7 @@ func newKeychains(o Options) *keychains {
 		})
 	}
 	if o.DockerConfig != "" {
-		sources = append(sources, auth.Source{Keychain: k.files.DockerConfig(o.DockerConfig)})
+		sources = append(sources, auth.Source{Keychain: k.files.DockerConfig(o.DockerConfig), Yields: true})
 	}
 	k.all = auth.NewChain(append(sources, auth.Source{Keychain: o.Keychain, From: "the keychain of the options"})...)
 	return k

@@ -121,7 +121,7 @@ func TestConfiguredCredentialsNameTheirKey(t *testing.T) {
 const ecrHost = "123456789012.dkr.ecr.eu-west-1.amazonaws.com"
 
 // ecrStore is a store that reaches a fake ECR under a registry's real name.
-func ecrStore(t *testing.T, r *imagetest.Registry, log *bytes.Buffer) (*Store, *imagetest.ECR) {
+func ecrStore(t *testing.T, r *imagetest.Registry, log *bytes.Buffer, config string) (*Store, *imagetest.ECR) {
 	t.Helper()
 	e := imagetest.StartECR()
 	t.Cleanup(e.Close)
@@ -136,7 +136,7 @@ func ecrStore(t *testing.T, r *imagetest.Registry, log *bytes.Buffer) (*Store, *
 	}
 	logger := slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	s := newStore(t, Options{
-		Logger: logger, Keychain: ecr.New(ecr.Options{Logger: logger}),
+		Logger: logger, DockerConfig: config, Keychain: ecr.New(ecr.Options{Logger: logger}),
 		Registries: map[string]Registry{"*": {CA: secretFile(t, string(proxy.CA)), Proxy: proxy.URL}},
 	})
 	return s, e
@@ -149,7 +149,7 @@ func TestPullFromECR(t *testing.T) {
 	push(t, r, "app:2", oneFile("f", "y"))
 	push(t, r, "app:3", oneFile("f", "z"))
 	var log bytes.Buffer
-	s, e := ecrStore(t, r, &log)
+	s, e := ecrStore(t, r, &log, "")
 	pullOK(t, s, ecrHost+"/app:1")
 	pullOK(t, s, ecrHost+"/app:2")
 	if got := e.Requests("GetAuthorizationToken"); len(got) != 1 || got[0] != "ecr GetAuthorizationToken eu-west-1" {
@@ -202,7 +202,7 @@ func TestTokenDiesDuringAPull(t *testing.T) {
 		imagetest.NewLayer(entry{Name: "c", Body: noise(300)}), imagetest.NewLayer(entry{Name: "d", Body: noise(400)}),
 	}})
 	var log bytes.Buffer
-	s, e := ecrStore(t, r, &log)
+	s, e := ecrStore(t, r, &log, "")
 	var once sync.Once
 	r.Break(imagetest.Fault{Path: "/manifests/", Before: func(*http.Request) { once.Do(e.ExpireTokens) }})
 	pullOK(t, s, ecrHost+"/app:1")
@@ -211,11 +211,23 @@ func TestTokenDiesDuringAPull(t *testing.T) {
 	}
 }
 
+// What `docker login` left twelve hours ago does not stand before the role.
+func TestStaleLoginToECR(t *testing.T) {
+	r := newRegistry(t)
+	push(t, r, "app:1", oneFile("f", "x"))
+	var log bytes.Buffer
+	s, e := ecrStore(t, r, &log, secretFile(t, `{"auths":{"`+ecrHost+`":{"username":"AWS","password":"stale"}}}`))
+	pullOK(t, s, ecrHost+"/app:1")
+	if got := len(e.Requests("GetAuthorizationToken")); got != 1 {
+		t.Errorf("%d tokens were asked for", got)
+	}
+}
+
 func TestECRErrors(t *testing.T) {
 	r := newRegistry(t)
 	push(t, r, "app:1", oneFile("f", "x"))
 	var log bytes.Buffer
-	s, e := ecrStore(t, r, &log)
+	s, e := ecrStore(t, r, &log, "")
 	e.Fail("AccessDeniedException", http.StatusBadRequest, 1)
 	_, err := s.Pull(ctx, ecrHost+"/app:1", PullOptions{})
 	for _, want := range []string{ecrHost, "eu-west-1", "the instance role", "AccessDeniedException"} {

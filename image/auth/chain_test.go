@@ -96,3 +96,41 @@ func TestEmptyChainIsAnonymous(t *testing.T) {
 		t.Error(a, err)
 	}
 }
+
+func TestRefusedCredentialsYield(t *testing.T) {
+	static, renewed := &fixed{registry: "a.example", user: "old"}, &fixed{registry: "a.example", user: "renewed"}
+	c := NewChain(Source{Keychain: static, Yields: true}, Source{Keychain: renewed})
+	who := func() string {
+		a, err := c.Resolve(resource(t, "a.example/x"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return username(t, a)
+	}
+	for _, step := range []struct {
+		do   func()
+		want string
+	}{
+		{func() {}, "old"},
+		{func() { c.Invalidate("b.example") }, "old"},
+		{func() { c.Invalidate("a.example") }, "renewed"},
+		{func() {}, "renewed"},
+		{func() { renewed.err = errors.New("no AWS credentials") }, "old"},
+		{func() { renewed.err = nil }, "renewed"},
+		{func() { static.user = "another login" }, "another login"},
+		{func() { c.Invalidate("a.example") }, "renewed"},
+		{func() { c.Invalidate("a.example") }, "another login"}, // both were refused: what is configured stays first
+	} {
+		step.do()
+		if got := who(); got != step.want {
+			t.Errorf("%q, want %q", got, step.want)
+		}
+	}
+	// Without Yields what was named is used, or nothing.
+	c = NewChain(Source{Keychain: static}, Source{Keychain: renewed})
+	who()
+	c.Invalidate("a.example")
+	if got := who(); got != "another login" {
+		t.Error(got)
+	}
+}
