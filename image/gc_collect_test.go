@@ -258,6 +258,16 @@ func TestShed(t *testing.T) {
 	if _, err := s.Prepare(ctx, all[name].Digest, "again", t.TempDir(), PrepareOptions{}); err != nil {
 		t.Error(err)
 	}
+	// To save the image it is fetched again.
+	if err := s.SaveFolder(ctx, t.TempDir(), []string{r.Host + "/" + name + ":1"}); err != nil {
+		t.Error(err)
+	}
+	if n := r.Requests("/blobs/" + shed); len(n) != len(before)+1 {
+		t.Error("not fetched again:", n)
+	}
+	if n, err := s.blobs.Shed(shed); n == 0 || err != nil {
+		t.Error(n, err)
+	}
 	// With the layer goes what was known of the blob.
 	if err := errors.Join(s.Release("again"), s.Release("run."+name)); err != nil {
 		t.Fatal(err)

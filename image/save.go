@@ -146,6 +146,9 @@ func (s *Store) save(ctx context.Context, out layoutWriter, images []*savedImage
 	var entries []v1.Descriptor
 	var forDocker []dockerImage
 	for _, i := range images {
+		if err := s.refetch(ctx, i.rec); err != nil {
+			return fmt.Errorf("image %s: %w", cmp.Or(strings.Join(i.names, " "), i.rec.Digest), err)
+		}
 		blobs := []string{i.rec.Digest, i.rec.ConfigID}
 		for _, l := range i.rec.Layers {
 			blobs = append(blobs, l.Digest)
