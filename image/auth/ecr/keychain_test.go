@@ -30,7 +30,7 @@ func repository(t *testing.T, host string) authn.Resource {
 	return r
 }
 
-// password resolves a host; "" is anonymous.
+// passwordOf resolves a host; "" is anonymous.
 func passwordOf(t *testing.T, k *Keychain, host string) string {
 	t.Helper()
 	a, err := k.ResolveContext(t.Context(), repository(t, host))
@@ -47,15 +47,15 @@ func passwordOf(t *testing.T, k *Keychain, host string) string {
 	return c.Password
 }
 
-// source gives tokens t1, t2 and so on.
-type source1 struct {
+// counted gives tokens t1, t2 and so on.
+type counted struct {
 	calls atomic.Int64
 	life  time.Duration
 	err   error
 	delay time.Duration
 }
 
-func (s *source1) token(ctx context.Context, _ registry) (token, error) {
+func (s *counted) token(ctx context.Context, _ registry) (token, error) {
 	n := s.calls.Add(1)
 	select {
 	case <-time.After(s.delay):
@@ -65,7 +65,7 @@ func (s *source1) token(ctx context.Context, _ registry) (token, error) {
 	return token{fmt.Sprintf("t%d", n), "a test", s.life}, s.err
 }
 
-func with(s *source1) (*Keychain, *bytes.Buffer) {
+func with(s *counted) (*Keychain, *bytes.Buffer) {
 	var log bytes.Buffer
 	k := New(Options{Logger: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))})
 	k.fetch = s.token
@@ -74,7 +74,7 @@ func with(s *source1) (*Keychain, *bytes.Buffer) {
 
 func TestTokenIsKeptUntilShortlyBeforeItsEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := &source1{life: 12 * time.Hour}
+		s := &counted{life: 12 * time.Hour}
 		k, _ := with(s)
 		for _, step := range []struct {
 			wait time.Duration
@@ -96,7 +96,7 @@ func TestTokenIsKeptUntilShortlyBeforeItsEnd(t *testing.T) {
 
 func TestShortToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := &source1{life: 10 * time.Minute}
+		s := &counted{life: 10 * time.Minute}
 		k, _ := with(s)
 		passwordOf(t, k, private1)
 		time.Sleep(4 * time.Minute)
@@ -118,7 +118,7 @@ func TestShortToken(t *testing.T) {
 
 func TestOneRequestInFlight(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := &source1{life: time.Hour, delay: time.Second}
+		s := &counted{life: time.Hour, delay: time.Second}
 		k, _ := with(s)
 		var all sync.WaitGroup
 		for range 20 {
@@ -147,7 +147,7 @@ func TestOneRequestInFlight(t *testing.T) {
 
 func TestInvalidate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := &source1{life: time.Hour}
+		s := &counted{life: time.Hour}
 		k, _ := with(s)
 		other := strings.Replace(private1, "eu-west-1", "eu-west-2", 1)
 		passwordOf(t, k, private1)
@@ -171,7 +171,7 @@ func TestInvalidate(t *testing.T) {
 
 func TestOldTokenServesWhileAWSDoesNotAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := &source1{life: 12 * time.Hour}
+		s := &counted{life: 12 * time.Hour}
 		k, log := with(s)
 		passwordOf(t, k, private1)
 		s.err = errors.New("no answer")
@@ -199,7 +199,7 @@ func TestOldTokenServesWhileAWSDoesNotAnswer(t *testing.T) {
 
 func TestPublicGalleryIsAnonymousWithoutAWS(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := &source1{life: 12 * time.Hour, err: errors.New("no credentials")}
+		s := &counted{life: 12 * time.Hour, err: errors.New("no credentials")}
 		k, log := with(s)
 		for range 3 {
 			if got := passwordOf(t, k, "public.ecr.aws"); got != "" {
@@ -219,7 +219,7 @@ func TestPublicGalleryIsAnonymousWithoutAWS(t *testing.T) {
 
 func TestTimeLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := &source1{life: time.Hour, delay: time.Hour}
+		s := &counted{life: time.Hour, delay: time.Hour}
 		k, _ := with(s)
 		begin := time.Now()
 		_, err := k.Resolve(repository(t, private1))
@@ -230,7 +230,7 @@ func TestTimeLimit(t *testing.T) {
 }
 
 func TestOtherHostsAreAnonymousWithoutACall(t *testing.T) {
-	s := &source1{}
+	s := &counted{}
 	k, _ := with(s)
 	for _, host := range []string{
 		"docker.io", "ghcr.io", "ecr.example", "127.0.0.1:5000",
