@@ -7,8 +7,9 @@
 //
 // Read first: Store, Store.Pull (pull.go) and Store.Prepare (prepare.go). The
 // parts that the store is made of stand in internal: blob (content-addressed
-// bytes), layer (archives to folders), index (names and leases), overlay (layers
-// to mounts), fan (one stream, several readers) and disk (durable changes).
+// bytes), registry (registries and their mirrors), layer (archives to folders),
+// index (names and leases), overlay (layers to mounts), fan (one stream, several
+// readers) and disk (durable changes).
 //
 // # A pull
 //
@@ -36,6 +37,7 @@
 //   - What was verified is remembered in images/trust.json by signer, not by rule: a
 //     rule that still has the signer needs no network; otherwise it is verified again.
 //     A record that is lost or damaged costs a verification, never lets one pass.
+//   - Load asks nobody: what comes from a file obeys the policy when it is used.
 //   - What cannot be found out is a no. ErrUntrusted is then ErrUnavailable too.
 //
 // # On disk

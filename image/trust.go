@@ -9,7 +9,8 @@ var ErrUntrusted = errors.New("image is not trusted")
 // TrustRule is one rule of a registry's policy.
 type TrustRule struct {
 	// Repository is a pattern as path.Match has it, of the repository without
-	// the host ("library/*"); "**" at its end stands for any depth; empty: all.
+	// the host ("library/*"); "**" at its end stands for one or more elements;
+	// empty: all.
 	Repository string
 	Require    Requirement
 
@@ -36,8 +37,8 @@ type Signer struct {
 	Key string // path of a PEM public key
 
 	// For keyless signatures: who the certificate names, and who vouched for
-	// it. Exactly equal, or by regular expression.
+	// it. Exactly equal, or by a regular expression for the whole; both are needed.
 	Identity, IdentityRegexp string
 	Issuer, IssuerRegexp     string
-	TrustedRoot              string // path of a Sigstore trusted_root.json
+	TrustedRoot              string // path of a Sigstore trusted_root.json; none is fetched
 }
