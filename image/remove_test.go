@@ -123,14 +123,24 @@ func TestNeeded(t *testing.T) {
 }
 
 func TestPrepare(t *testing.T) {
-	r, s := newRegistry(t), newStore(t, Options{})
+	for _, form := range []Form{Folder, EROFS} {
+		t.Run(string(form), func(t *testing.T) { testPrepare(t, form) })
+	}
+}
+
+func testPrepare(t *testing.T, form Form) {
+	r, s := newRegistry(t), newStore(t, Options{Form: form})
 	layers := []imagetest.Layer{
 		imagetest.NewLayer(entry{Name: "./", Mode: 0o711}, entry{Name: "a"}),
 		imagetest.NewLayer(entry{Name: "b"}),
 		imagetest.NewLayer(entry{Name: "c"}),
 	}
 	top := func(img Image, i int) string {
-		return "lowerdir+=" + s.layers.Diff(s.idx.Images[img.Digest].Layers[i].Key)
+		key := s.idx.Images[img.Digest].Layers[i].Key
+		if form == EROFS {
+			return "lowerdir+=" + s.layers.Mount(key)
+		}
+		return "lowerdir+=" + s.layers.Diff(key)
 	}
 	three := pullOKImage(t, r, s, "three:1", imagetest.Image{Layers: layers})
 	one := pullOKImage(t, r, s, "one:1", imagetest.Image{Layers: layers[1:2]})
@@ -165,12 +175,21 @@ func TestPrepare(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "runs", "x")
 			for range 2 { // the second renews the lease and keeps the folders
 				mounts, err := s.Prepare(ctx, c.img.Digest, "x", dir, PrepareOptions{ReadOnly: c.readOnly})
-				if err != nil || len(mounts) != 1 || mounts[0].Destination != "/" {
-					t.Fatal(mounts, err)
+				if err != nil {
+					t.Fatal(err)
 				}
-				got := slices.DeleteFunc(mounts[0].Options, func(o string) bool { return strings.HasSuffix(o, "=off") })
-				if want := c.want(dir); !slices.Equal(got, want) {
+				root := mounts[len(mounts)-1]
+				got := slices.DeleteFunc(slices.Clone(root.Options), func(o string) bool { return strings.HasSuffix(o, "=off") || o == "xino=on" })
+				if want := c.want(dir); root.Destination != "/" || !slices.Equal(got, want) {
 					t.Errorf("got  %v\nwant %v", got, want)
+				}
+				for _, m := range mounts[:len(mounts)-1] {
+					if m.Type != "erofs" || m.Source != filepath.Join(filepath.Dir(m.Destination), "layer.erofs") || !slices.Contains(got, "lowerdir+="+m.Destination) {
+						t.Error("mount of a layer:", m)
+					}
+				}
+				if mixed := slices.Contains(root.Options, "xino=on"); mixed != (len(mounts) > 1) {
+					t.Error("xino:", root.Options)
 				}
 				tryMount(t, mounts)
 			}
@@ -211,8 +230,22 @@ func prepared(t *testing.T, s *Store, img Image) string {
 // possible.
 func tryMount(t *testing.T, mounts []specs.Mount) {
 	t.Helper()
-	if os.Geteuid() != 0 || mounts[0].Type != "overlay" {
+	root := mounts[len(mounts)-1]
+	if os.Geteuid() != 0 || root.Type != "overlay" {
 		return
+	}
+	images := map[string]int{}
+	for _, m := range mounts[:len(mounts)-1] {
+		fd, err := tryImage(m.Source)
+		if errors.Is(err, unix.ENOTBLK) || errors.Is(err, unix.ENODEV) {
+			t.Logf("no EROFS from files here: %v", err)
+			return
+		}
+		if err != nil {
+			t.Fatal(m, err)
+		}
+		defer unix.Close(fd)
+		images[m.Destination] = fd
 	}
 	fd, err := unix.Fsopen("overlay", unix.FSOPEN_CLOEXEC)
 	if err != nil {
@@ -220,15 +253,19 @@ func tryMount(t *testing.T, mounts []specs.Mount) {
 		return
 	}
 	defer unix.Close(fd)
-	for _, o := range mounts[0].Options {
+	for _, o := range root.Options {
 		key, value, ok := strings.Cut(o, "=")
-		if ok {
+		image, isImage := images[value]
+		switch {
+		case isImage:
+			err = unix.FsconfigSetFd(fd, key, image)
+		case ok:
 			err = unix.FsconfigSetString(fd, key, value)
-		} else {
+		default:
 			err = unix.FsconfigSetFlag(fd, key)
 		}
 		if errors.Is(err, unix.EINVAL) && key == "lowerdir+" {
-			t.Logf("kernel older than 6.5")
+			t.Logf("kernel older than 6.5, or 6.15 for images")
 			return
 		}
 		if err != nil {
@@ -236,6 +273,19 @@ func tryMount(t *testing.T, mounts []specs.Mount) {
 		}
 	}
 	if err := unix.FsconfigCreate(fd); err != nil {
-		t.Fatalf("overlay %v: %v", mounts[0].Options, err)
+		t.Fatalf("overlay %v: %v", root.Options, err)
 	}
+}
+
+// tryImage mounts an image in no namespace.
+func tryImage(image string) (int, error) {
+	fd, err := unix.Fsopen("erofs", unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return -1, err
+	}
+	defer unix.Close(fd)
+	if err := errors.Join(unix.FsconfigSetString(fd, "source", image), unix.FsconfigCreate(fd)); err != nil {
+		return -1, err
+	}
+	return unix.Fsmount(fd, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_RDONLY)
 }

@@ -93,7 +93,7 @@ func assertClean(t *testing.T, s *Store) {
 }
 
 func TestPullAndFind(t *testing.T) {
-	r, s := newRegistry(t), newStore(t, Options{})
+	r, s := newRegistry(t), newStore(t, Options{Form: Folder})
 	digest := push(t, r, "team/app:1.2", imagetest.Image{
 		Layers: []imagetest.Layer{imagetest.NewLayer(entry{Name: "f", Body: "one"}), imagetest.NewLayer(entry{Name: "g", Body: "two"})},
 		Config: v1.Config{
@@ -311,7 +311,7 @@ func TestProgress(t *testing.T) {
 // Layers that name no parents take them from the layers below, each in its own
 // chain.
 func TestDependentLayers(t *testing.T) {
-	r, s := newRegistry(t), newStore(t, Options{})
+	r, s := newRegistry(t), newStore(t, Options{Form: Folder})
 	base1 := imagetest.NewLayer(entry{Name: "opt/", Mode: 0o750}, entry{Name: "lib/"})
 	base2 := imagetest.NewLayer(entry{Name: "opt/", Mode: 0o700}, entry{Name: "usr/"}, entry{Name: "usr/lib/"}, entry{Name: "lib", Link: "usr/lib"})
 	app := imagetest.NewLayer(entry{Name: "opt/app", Body: "app"}, entry{Name: "lib/app.so", Body: "so"})
