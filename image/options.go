@@ -56,7 +56,9 @@ type Keychain = authn.Keychain
 type Registry struct {
 	// Mirrors are asked first, in this order: "host", "host/prefix" or a URL
 	// "https://host/prefix". The registry itself comes last. Content is
-	// checked by digest wherever it comes from.
+	// checked by digest wherever it comes from. One that fails is left alone for
+	// a while, five minutes at most. A mirror learns which registry is meant from
+	// the query ns=HOST, as containerd's do, so that one can stand for many.
 	Mirrors []string
 
 	CA       string // path of PEM certificates that count beside the system's

@@ -86,15 +86,15 @@ type answer struct {
 	host    string // that gave it
 	status  int
 	message string // the registry's own words, if it has any
-	away    bool   // a redirect's target said it
+	target  string // a redirect's, if that said it
 }
 
 const maxErrorBody = 64 << 10
 
 // answerOf reads what the registry says about its refusal.
-func answerOf(host string, resp *http.Response, away bool) *answer {
+func answerOf(host string, resp *http.Response) *answer {
 	defer resp.Body.Close()
-	a := &answer{host: host, status: resp.StatusCode, away: away}
+	a := &answer{host: host, status: resp.StatusCode}
 	body, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
 	var said struct {
 		Errors  []struct{ Code, Message string }
@@ -143,10 +143,10 @@ func (a *answer) Error() string {
 func (a *answer) failure(origin string) *failure {
 	f := &failure{host: a.host}
 	switch {
-	case a.away && a.status != http.StatusTooManyRequests && a.status < 500:
+	case a.target != "" && a.status != http.StatusTooManyRequests && a.status < 500:
 		// The address that the registry sent us to has expired, or is not ours to read.
 		f.kind, f.temporary = ErrUnavailable, true
-		f.text = fmt.Sprintf("registry %s: %s, where it redirects to, answers %s", a.host, a.host, a)
+		f.text = fmt.Sprintf("registry %s: %s, where it redirects to, answers %s", a.host, a.target, a)
 	case a.status == http.StatusNotFound:
 		f.kind, f.text = ErrNotFound, ErrNotFound.Error()
 	case a.status == http.StatusUnauthorized, a.status == http.StatusForbidden:

@@ -301,7 +301,7 @@ func (l *login) buy(ctx context.Context, scheme string, ch *challenge) (token, e
 		return token{}, err
 	}
 	if resp.StatusCode != http.StatusOK {
-		a := answerOf(h.label, resp, false)
+		a := answerOf(h.label, resp)
 		if a.status == http.StatusUnauthorized || a.status == http.StatusForbidden || a.status == http.StatusBadRequest && l.config.IdentityToken != "" {
 			a.host, a.status = l.host.label, http.StatusUnauthorized
 		} else if a.status == http.StatusNotFound {

@@ -228,7 +228,7 @@ func TestExpiredRedirect(t *testing.T) {
 	k := &keychain{host: p.Host, config: basicAuth("me", "secret")}
 	r := newClient(t, Options{Auth: k}).repo(t, p.Host+"/app")
 	_, _, err := r.Blob(ctx, o.layer, 0, -1)
-	if !errors.Is(err, ErrUnavailable) || k.refused != 0 || r.Retry(ctx, 1, err) != nil {
+	if !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), cdn+", where it redirects to, answers 403") || k.refused != 0 || r.Retry(ctx, 1, err) != nil {
 		t.Error(err)
 	}
 	if _, err := readBlob(t, r, o.layer); err != nil {

@@ -93,6 +93,19 @@ func TestErrorNamesEveryPlace(t *testing.T) {
 	}
 }
 
+// TestMirrorWithLoginPage: 200 and a page of HTML is no answer.
+func TestMirrorWithLoginPage(t *testing.T) {
+	o := newOrigin(t)
+	portal := serve(t, func(w http.ResponseWriter, q *http.Request) { _, _ = io.WriteString(w, "<html>pay here") })
+	r := newClient(t, Options{Hosts: map[string]Host{o.Host: {Mirrors: []string{portal}}}}).repo(t, o.Host+"/app")
+	if m, err := r.Manifest(ctx, "1"); err != nil || m.Digest != o.digest {
+		t.Error(m, err)
+	}
+	if b, err := readBlob(t, r, o.layer); err != nil || !bytes.Equal(b, o.bytes) {
+		t.Error(err)
+	}
+}
+
 // TestMirrorRests: what failed once is not asked for each blob, but before
 // giving up.
 func TestMirrorRests(t *testing.T) {

@@ -70,7 +70,11 @@ func (p *place) expect(ctx context.Context, method, path string, header http.Hea
 
 // answer is the failure that an answer stands for.
 func (p *place) answer(ctx context.Context, resp *http.Response) *failure {
-	return answerOf(p.host.label, resp, p.away(resp)).failure(p.login.origin(ctx))
+	a := answerOf(p.host.label, resp)
+	if p.away(resp) {
+		a.target = resp.Request.URL.Host
+	}
+	return a.failure(p.login.origin(ctx))
 }
 
 // away tells whether a redirect led to another host.

@@ -2,6 +2,7 @@ package registry
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -70,6 +71,9 @@ func (p *place) manifest(ctx context.Context, id string) (*Manifest, error) {
 	if strings.Contains(id, ":") && id != m.Digest {
 		size := int64(len(body))
 		return nil, p.failure(ctx, &blob.MismatchError{Want: id, Got: m.Digest, WantSize: size, GotSize: size})
+	}
+	if p.mirror && !json.Valid(body) {
+		return nil, p.failure(ctx, errors.New("what it sends is no manifest")) // a login page, say
 	}
 	return m, nil
 }
