@@ -187,7 +187,7 @@ func (m *applyFiles) one(l *loop, p *proposal, c api.UnitChange) {
 	var w *wanted
 	if old != nil && unit.SameRun(*old.def(), p.unit) {
 		was := old.revision()
-		rev.Same, rev.Digest = cmp.Or(was.Same, was.Number), was.Digest
+		rev.Same, rev.Digest, rev.Stale = cmp.Or(was.Same, was.Number), was.Digest, was.Stale
 	}
 	if old == nil {
 		w = l.newWanted(state.Unit{Name: name, Intent: plan.Running, CreatedAt: now}, nil)

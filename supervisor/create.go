@@ -43,7 +43,7 @@ func (s *Supervisor) RunUnit(ctx context.Context, r api.RunRequest, by string, p
 		return "", &StartError{Unit: def.Name, Instance: plan.Instance(def.Name, 1), Step: stepPull, Err: err}
 	}
 	reply, started := make(chan error, 1), make(chan error, 1)
-	m := create{def: def, digest: img.Digest, request: r, by: by, reply: reply, started: started}
+	m := create{def: def, digest: img.Digest, stale: img.Stale, request: r, by: by, reply: reply, started: started}
 	if err := s.send(ctx, m, reply); err != nil {
 		return "", err
 	}
@@ -84,6 +84,7 @@ const sourceRun = "run"
 type create struct {
 	def     unit.Unit
 	digest  string
+	stale   bool
 	request api.RunRequest
 	by      string
 	reply   chan error
@@ -102,7 +103,7 @@ func (m create) handle(l *loop) {
 	}
 	now := time.Now()
 	rec := state.Unit{Name: name, Revision: 1, Intent: plan.Running, CreatedAt: now, AutoRemove: m.request.Remove}
-	rev := state.Revision{Unit: name, Number: 1, Definition: m.def, Source: sourceRun, By: m.by, AppliedAt: now, Digest: m.digest}
+	rev := state.Revision{Unit: name, Number: 1, Definition: m.def, Source: sourceRun, By: m.by, AppliedAt: now, Digest: m.digest, Stale: m.stale}
 	w := l.newWanted(rec, []state.Revision{rev})
 	w.attached, w.started, w.readers = m.request.Attach, m.started, new(atomic.Int32)
 	l.units[name] = w

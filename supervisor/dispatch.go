@@ -60,6 +60,7 @@ func (l *loop) dispatchStart(a plan.Action) {
 type pulled struct {
 	run    string
 	digest string
+	stale  bool
 }
 
 func (m pulled) handle(l *loop) {
@@ -68,10 +69,13 @@ func (m pulled) handle(l *loop) {
 		return
 	}
 	if w := l.units[r.Unit.Name]; w != nil {
-		if rev := w.setDigest(r.Revision.Number, m.digest); rev != nil {
+		if rev := w.setDigest(r.Revision.Number, m.digest, m.stale); rev != nil {
 			l.lazy.PutRevision(*rev)
-			l.event(api.Event{Type: event.Pull, Unit: r.Unit.Name, Instance: r.Instance, Run: r.Run, Step: stepPull,
-				Message: rev.Definition.Containers[0].Image + " is " + m.digest})
+			message := rev.Definition.Containers[0].Image + " is " + m.digest
+			if m.stale {
+				message += ": what is here, for its registry does not answer"
+			}
+			l.event(api.Event{Type: event.Pull, Unit: r.Unit.Name, Instance: r.Instance, Run: r.Run, Step: stepPull, Message: message})
 		}
 	}
 	r.Revision.Digest = m.digest

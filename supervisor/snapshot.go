@@ -285,7 +285,7 @@ func (s *Supervisor) Unit(ctx context.Context, name string) (api.UnitDetail, err
 	if e == nil {
 		return api.UnitDetail{}, noSuchUnit(name)
 	}
-	d := api.UnitDetail{Unit: e.unit, Definition: e.rev.Definition, Source: e.rev.Source, Text: e.rev.Text, Digest: e.rev.Digest}
+	d := api.UnitDetail{Unit: e.unit, Definition: e.rev.Definition, Source: e.rev.Source, Text: e.rev.Text, Digest: e.rev.Digest, Stale: e.rev.Stale}
 	for _, r := range slices.Backward(e.revs) {
 		d.Revisions = append(d.Revisions, api.Revision{Number: r.Number, AppliedAt: r.AppliedAt, By: r.By, Source: r.Source, Digest: r.Digest})
 	}

@@ -93,7 +93,7 @@ func (st *start) steps(ctx context.Context) error {
 	case <-ctx.Done():
 		return st.fail(stepPull, ctx.Err())
 	}
-	st.s.post(pulled{st.rec.Run, st.img.Digest})
+	st.s.post(pulled{st.rec.Run, st.img.Digest, st.img.Stale})
 	for _, step := range []struct {
 		name string
 		do   func(context.Context) error

@@ -69,6 +69,7 @@ type Supervisor struct {
 	last       ring
 	resolving  resolving
 	operations operations
+	lastGC     atomic.Pointer[api.LastGC]
 	beginnings beginnings
 	tidying    tidying
 	pressure   pressure
@@ -331,7 +332,26 @@ func (s *Supervisor) Info() api.Info {
 		}
 	default:
 	}
+	s.storeInfo(&i)
 	return i
+}
+
+// storeInfo adds what concerns the images.
+func (s *Supervisor) storeInfo(i *api.Info) {
+	i.LastGC = s.lastGC.Load()
+	if d, err := s.img.Disk(); err == nil {
+		s.pressure.mu.Lock()
+		text := s.pressure.text
+		s.pressure.mu.Unlock()
+		i.Disk = &api.Disk{Path: d.Path, Total: d.Total, Free: d.Free, Reserve: d.Reserve, Used: d.Used,
+			Inodes: d.Inodes, InodesFree: d.InodesFree, Pressure: text}
+	}
+	if s.disk == nil {
+		return
+	}
+	for _, l := range s.disk.RateLimits() {
+		i.Registries = append(i.Registries, api.RateLimit(l))
+	}
 }
 
 // send gives a message to the loop and waits for its reply.

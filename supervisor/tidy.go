@@ -192,6 +192,7 @@ func (s *Supervisor) tell(res image.GCResult, why string) {
 	if why != "" {
 		msg += ": " + why
 	}
+	s.lastGC.Store(&api.LastGC{At: time.Now(), Images: len(res.Images), Freed: res.Freed})
 	s.event(api.Event{Type: event.ImageGC, Message: msg, Fields: map[string]any{
 		"images": res.Images, "names": res.Untagged, "blobs": len(res.Blobs), "freed": res.Freed, "used": res.Disk.Used, "free": res.Disk.Free}})
 }

@@ -60,11 +60,11 @@ func (w *wanted) clone() *wanted {
 }
 
 // setDigest records what the image's name meant when the revision first started.
-func (w *wanted) setDigest(number int, digest string) *state.Revision {
+func (w *wanted) setDigest(number int, digest string, stale bool) *state.Revision {
 	revs := append([]state.Revision(nil), w.revs...)
 	for i := range revs {
 		if revs[i].Number == number && revs[i].Digest == "" {
-			revs[i].Digest = digest
+			revs[i].Digest, revs[i].Stale = digest, stale
 			w.revs = revs
 			return &revs[i]
 		}

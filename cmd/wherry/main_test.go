@@ -16,6 +16,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/wherry-run/wherry/image"
 	"github.com/wherry-run/wherry/supervisor/api"
 	"github.com/wherry-run/wherry/supervisor/api/apitest"
 	"github.com/wherry-run/wherry/supervisor/plan"
@@ -41,6 +42,10 @@ func TestScripts(t *testing.T) {
 			"calls":  checkCalls,
 			"end":    endUnit,
 			"signal": signalled,
+
+			"interrupt": interrupted,
+			"break":     breakImage,
+			"fail":      failCalls,
 		},
 	})
 }
@@ -95,7 +100,7 @@ func populate(d *apitest.Daemon) {
 	definition := unit.Unit{Kind: unit.Service, Name: "web", Replicas: 2, Network: "bridge", Restart: unit.DefaultRestart(),
 		Containers: []unit.Container{{Name: "app", Image: "nginx:1.27", Environment: map[string]string{"A": "b"}, User: "1000",
 			Volumes: []unit.Volume{{Type: "bind", Source: "/srv", Target: "/www", ReadOnly: true}}}}}
-	d.Add(api.UnitDetail{Unit: web, Definition: definition, Digest: "sha256:abc",
+	d.Add(api.UnitDetail{Unit: web, Definition: definition, Digest: "sha256:abc", Stale: true,
 		Revisions: []api.Revision{{Number: 3, AppliedAt: now, By: "root (uid 0, pid 1)", Source: "/etc/wherry/units/web.yaml"}}},
 		line("web.1", "stdout", "one", now), line("web.2", "stderr", "two", now), line("web.1", "stdout", "three", now))
 
@@ -123,6 +128,8 @@ func populate(d *apitest.Daemon) {
 
 	d.AddImage(api.Image{Names: []string{"127.0.0.1:5000/busybox:latest"}, ConfigID: "sha256:0123456789abcdef0123", Digest: "sha256:fedcba9876543210",
 		Platform: "linux/amd64", Size: 1_234_567, Created: ago(48 * time.Hour), PulledAt: ago(time.Hour)})
+	d.AddOperation(api.Operation{ID: "pull-web", Kind: "pull", Object: "nginx:1.27", Unit: "web", Instance: "web.2", StartedAt: now,
+		Step: "fetch", Done: 1000, Total: 4000, Rate: 500, Left: 6 * time.Second})
 	d.AddEvent(api.Event{Time: time.Unix(1_700_000_000, 0).UTC(), Type: "start", Unit: "web", Instance: "web.1", Message: "runs as pid 4001"})
 	d.AddEvent(api.Event{Time: time.Unix(1_700_000_001, 0).UTC(), Type: "intent", Unit: "db", Message: "restart", By: "root (uid 0, pid 1)"})
 }
@@ -193,4 +200,38 @@ func lookPath(ts *testscript.TestScript, name string) (string, error) {
 		}
 	}
 	return "", exec.ErrNotFound
+}
+
+// breakImage is `break`: the image has a file that differs and a blob that is
+// missing.
+func breakImage(ts *testscript.TestScript, _ bool, _ []string) {
+	daemonOf(ts).Break("sha256:fedcba9876543210",
+		image.Damage{Layer: "sha256:1111111111111111", Path: "/bin/sh", What: "content differs"},
+		image.Damage{Blob: "sha256:2222222222222222", What: "missing"})
+}
+
+// failCalls is `fail METHOD CODE`: the daemon's method fails from now on.
+func failCalls(ts *testscript.TestScript, _ bool, args []string) {
+	daemonOf(ts).Fail(args[0], &api.Error{Code: args[1], Message: "made to fail"})
+}
+
+// interrupted is `interrupt CODE TEXT COMMAND...`: the command gets Ctrl-C after
+// its first line on stderr, must then write the text there and end with the code.
+func interrupted(ts *testscript.TestScript, _ bool, args []string) {
+	path, err := lookPath(ts, args[2])
+	ts.Check(err)
+	c := exec.Command(path, args[3:]...)
+	c.Env = []string{"WHERRY_SOCKET=" + ts.Getenv("WHERRY_SOCKET"), "PATH=" + ts.Getenv("PATH")}
+	errs, err := c.StderrPipe()
+	ts.Check(err)
+	ts.Check(c.Start())
+	in := bufio.NewReader(errs)
+	_, err = in.ReadString('\n')
+	ts.Check(err)
+	ts.Check(c.Process.Signal(os.Interrupt))
+	rest, _ := io.ReadAll(in)
+	_ = c.Wait()
+	if got := strconv.Itoa(c.ProcessState.ExitCode()); got != args[0] || !strings.Contains(string(rest), args[1]) {
+		ts.Fatalf("exit code %s, want %s; %q, want %q", got, args[0], rest, args[1])
+	}
 }

@@ -73,10 +73,10 @@ type Damage struct {
 // RateLimit is what a registry last said about how many pulls are left.
 type RateLimit struct {
 	Registry  string        `json:"registry"`
-	Limit     int           `json:"limit,omitempty"` // 0: it has not said
-	Remaining int           `json:"remaining"`
-	Window    time.Duration `json:"window,omitempty"` // nanoseconds
-	At        time.Time     `json:"at,omitzero"`
+	Limit     int           `json:"limit"`     // -1: it did not say
+	Remaining int           `json:"remaining"` // -1: it did not say
+	Window    time.Duration `json:"window"`    // nanoseconds
+	At        time.Time     `json:"at"`
 	Until     time.Time     `json:"until,omitzero"` // it wants no requests before
 }
 

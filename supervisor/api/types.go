@@ -36,7 +36,6 @@ type LastGC struct {
 	At     time.Time `json:"at"`
 	Images int       `json:"images"` // how many went
 	Freed  int64     `json:"freed"`  // bytes
-	Error  string    `json:"error,omitempty"`
 }
 
 // Unit is one unit as it is now. GET /v1/units.
@@ -105,7 +104,8 @@ type UnitDetail struct {
 	Text       string                  `json:"text,omitempty"`   // the unit file as applied
 	Revisions  []Revision              `json:"revisions"`        // newest first
 	Digest     string                  `json:"image_digest,omitempty"`
-	Stats      map[string]cgroup.Stats `json:"stats,omitempty"` // by instance
+	Stale      bool                    `json:"image_stale,omitempty"` // the registry did not answer, it is what was here
+	Stats      map[string]cgroup.Stats `json:"stats,omitempty"`       // by instance
 }
 
 // Revision is one immutable version of a unit.

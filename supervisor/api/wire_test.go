@@ -41,9 +41,9 @@ func messages() map[string]any {
 	return map[string]any{
 		"info": api.Info{Version: "1.2.3", Pid: 1, KeeperPid: 2, StartedAt: at, Root: "/var/lib/wherry", RunDir: "/run/wherry",
 			Cgroup: "/wherry", CgroupMode: "unified", Bridge: "wherry0", Subnet: "10.88.0.0/16", Warnings: []string{"no swap limit"},
-			Registries: []api.RateLimit{testLimit()}, Disk: &disk, LastGC: &api.LastGC{At: at, Images: 3, Freed: 4, Error: "no"}},
+			Registries: []api.RateLimit{testLimit()}, Disk: &disk, LastGC: &api.LastGC{At: at, Images: 3, Freed: 4}},
 		"unit": u,
-		"unit_detail": api.UnitDetail{Unit: u, Source: "web.yaml", Text: "image: nginx\n", Revisions: []api.Revision{revision}, Digest: "sha256:abc",
+		"unit_detail": api.UnitDetail{Unit: u, Source: "web.yaml", Text: "image: nginx\n", Revisions: []api.Revision{revision}, Digest: "sha256:abc", Stale: true,
 			Definition: unit.Unit{Kind: unit.Service, Name: "web", Replicas: 2, Network: "bridge", Restart: unit.DefaultRestart(),
 				Containers: []unit.Container{{Name: "app", Image: "nginx:1.27", PullPolicy: "missing", StopGracePeriod: unit.Duration(10 * time.Second),
 					Init: true, Limits: cgroup.Limits{Memory: 1 << 20}, Logging: unit.Logging{MaxSize: 1 << 20, MaxFile: 3}}}},

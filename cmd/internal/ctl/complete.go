@@ -46,6 +46,28 @@ func (a *app) completeImages(*cobra.Command, []string, string) ([]string, cobra.
 	return all, cobra.ShellCompDirectiveNoFileComp
 }
 
+// completeImage offers images for the first argument only.
+func (a *app) completeImage(c *cobra.Command, args []string, toComplete string) ([]string, cobra.ShellCompDirective) {
+	if len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	return a.completeImages(c, args, toComplete)
+}
+
+// completeOperations offers the ids of what can be aborted.
+func (a *app) completeOperations(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+	ctx, cancel := context.WithTimeout(context.Background(), completeWait)
+	defer cancel()
+	operations, _ := a.client().Operations(ctx)
+	var ids []string
+	for _, o := range operations {
+		if o.Unit == "" {
+			ids = append(ids, o.ID+"\t"+o.Object)
+		}
+	}
+	return ids, cobra.ShellCompDirectiveNoFileComp
+}
+
 func names(units []api.Unit) []string {
 	list := make([]string, len(units))
 	for i, u := range units {

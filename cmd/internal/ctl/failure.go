@@ -46,6 +46,12 @@ func (a *app) cannot(what, object string, err error) error {
 		switch {
 		case e.Code == api.CodeForbidden:
 			f.Hint = "sudo " + a.again()
+		case e.Code == api.CodeNoOperation && f.Hint == "":
+			f.Hint = "`wherry ctl status` shows the pulls under way"
+		case e.Code == api.CodeNoSpace && f.Hint == "":
+			f.Hint = "`wherry ctl image gc --all` deletes images that nobody needs; `wherry ctl image list -v` shows what takes the space"
+		case e.Code == api.CodeUntrusted && f.Hint == "":
+			f.Hint = "the registry's policy in wherry.yaml decides"
 		case e.Code == api.CodeNotFound && f.Hint == "":
 			f.Hint = "`wherry ctl list` shows the units"
 		case e.Code == api.CodeNotRunning && f.Hint == "" && object != "":
@@ -53,6 +59,7 @@ func (a *app) cannot(what, object string, err error) error {
 		}
 	}
 	text := strings.TrimPrefix(err.Error(), api.ErrInvalid.Error()+": ") // the code says so
+	text = strings.TrimPrefix(text, what+": ") // "cannot save x: save: ..."
 	if object != "" {
 		what += " " + object
 		text = strings.TrimPrefix(text, "unit "+object+": ")

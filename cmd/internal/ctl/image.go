@@ -1,6 +1,9 @@
 package ctl
 
 import (
+	"context"
+	"fmt"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -10,12 +13,13 @@ import (
 )
 
 // imageVerbs is every command of `wherry ctl image`.
-var imageVerbs = []func(*app) *cobra.Command{imagePullCommand, imageListCommand, imageInspectCommand, imageRmCommand}
+var imageVerbs = []func(*app) *cobra.Command{imagePullCommand, imageListCommand, imageInspectCommand, imageRmCommand,
+	imageLoadCommand, imageSaveCommand, imageGCCommand, imageVerifyCommand}
 
 func imageCommand(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "image",
-		Short: "Images: pull, list, inspect, rm",
+		Short: "Images: pull, list, inspect, rm, load, save, gc, verify",
 		Example: `  wherry ctl image pull nginx:1.27
   wherry ctl image list
   wherry ctl image rm nginx:1.27`,
@@ -28,17 +32,24 @@ func imageCommand(a *app) *cobra.Command {
 
 func imageListCommand(a *app) *cobra.Command {
 	var f formatFlags
+	var verbose bool
 	c := &cobra.Command{
 		Use:     "list",
 		Aliases: []string{"ls"},
 		Short:   "List images",
 		Example: `  wherry ctl image list
+  wherry ctl image list -v          what they take, and who needs them
   wherry ctl image list -q`,
+		Long: `SIZE is that of the download. -v measures: ON DISK is blobs and layers, UNIQUE
+what no other image shares and a removal would free.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			format, err := f.parse()
 			if err != nil {
 				return err
+			}
+			if verbose && !f.quiet {
+				return a.diskUsage(c.Context(), format)
 			}
 			images, err := a.client().Images(c.Context())
 			switch {
@@ -64,8 +75,43 @@ func imageListCommand(a *app) *cobra.Command {
 			return t.Print(a.out)
 		},
 	}
+	c.Flags().BoolVarP(&verbose, "verbose", "v", false, "measure what they take on disk; may take seconds")
 	f.add(c, "names only")
 	return c
+}
+
+// diskUsage is `image list -v`: by image, then the rest of the store.
+func (a *app) diskUsage(ctx context.Context, format term.Format) error {
+	u, err := a.client().DiskUsage(ctx)
+	switch {
+	case err != nil:
+		return a.cannot("measure images", "", err)
+	case format.JSON:
+		return format.Print(a.out, u)
+	case !format.Table():
+		return term.PrintEach(a.out, format, u.Images)
+	}
+	t := term.NewTable("NAME", "DIGEST", "ON DISK", "UNIQUE", "UNITS")
+	for _, i := range u.Images {
+		names := i.Names
+		if len(names) == 0 {
+			names = []string{"<none>"}
+		}
+		for _, name := range names {
+			t.Row(name, shortID(i.Digest), term.Size(i.Size), term.Size(i.Unique), strings.Join(i.Units, ","))
+		}
+	}
+	if err := t.Print(a.out); err != nil {
+		return err
+	}
+	rest := fmt.Sprintf("blobs %s, layers %s, volumes %s", term.Size(u.Blobs), term.Size(u.Layers), term.Size(u.Volumes))
+	if u.Partial > 0 {
+		rest += ", partial downloads " + term.Size(u.Partial)
+	}
+	if u.Trash > 0 {
+		rest += ", being deleted " + term.Size(u.Trash)
+	}
+	return a.print("\n%s; %s\n", rest, diskText(u.Disk))
 }
 
 // nameOrDigest is how an image can be asked for.

@@ -37,6 +37,8 @@ var verbs = []struct {
 	{groupImages, imagesCommand},
 	{groupImages, pullAlias},
 	{groupImages, rmiAlias},
+	{groupImages, loadAlias},
+	{groupImages, saveAlias},
 }
 
 // The groups of the help.

@@ -3,10 +3,7 @@ package ctl
 import (
 	"context"
 	"errors"
-	"os"
-	"os/signal"
 	"sync"
-	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -104,8 +101,7 @@ func (s *runSignals) created(name string) {
 
 // watch begins; end waits for what it has begun.
 func (s *runSignals) watch() (end func()) {
-	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	signals, hush := interrupted()
 	ended := make(chan struct{})
 	var all sync.WaitGroup
 	all.Go(func() {
@@ -128,7 +124,7 @@ func (s *runSignals) watch() (end func()) {
 		}
 	})
 	return func() {
-		signal.Stop(signals)
+		hush()
 		close(ended)
 		s.leave()
 		all.Wait()

@@ -45,7 +45,8 @@ func (f *runFlags) add(c *cobra.Command) {
 	fl.StringVar(&f.StopSignal, "stop-signal", "", "instead of the image's")
 	fl.StringVar(&f.StopTimeout, "stop-timeout", "", "kill so long after the stop signal")
 	fl.StringArrayVar(&f.LogOpts, "log-opt", nil, "`OPTION`: max-size=10m or max-file=3")
-	fl.StringVar(&f.Pull, "pull", "", "missing (the default), always or never")
+	fl.StringVar(&f.Pull, "pull", "", "missing (the default), always, never or newer")
+	fl.StringArrayVar(&f.StorageOpts, "storage-opt", nil, "`OPTION`: size=10g bounds what it writes to its root")
 	fl.BoolVar(&f.noInit, "no-init", false, "the command is the container's first process")
 }
 

@@ -18,6 +18,8 @@ import (
 type statusOutput struct {
 	Daemon api.Info   `json:"daemon"`
 	Units  []api.Unit `json:"units"`
+
+	Operations []api.Operation `json:"operations,omitempty"`
 }
 
 func statusCommand(a *app) *cobra.Command {
@@ -56,7 +58,7 @@ func (a *app) statusAll(ctx context.Context, format term.Format) error {
 	case err != nil:
 		return a.cannot("get the status", "", err)
 	case format.JSON:
-		return format.Print(a.out, statusOutput{info, units})
+		return format.Print(a.out, statusOutput{info, units, a.operations(ctx)})
 	case !format.Table():
 		return term.PrintEach(a.out, format, units)
 	}
@@ -69,20 +71,24 @@ func (a *app) statusAll(ctx context.Context, format term.Format) error {
 	if a.out.People() {
 		up = "up " + term.Short(now.Sub(info.StartedAt))
 	}
-	if err := a.print("wherry %s, pid %d, %s, %s\ncgroup %s (%s), %s\n\n", info.Version, info.Pid, keeper, up,
+	if err := a.print("wherry %s, pid %d, %s, %s\ncgroup %s (%s), %s\n", info.Version, info.Pid, keeper, up,
 		info.Cgroup, info.CgroupMode, strings.TrimSpace("bridge "+info.Bridge+" "+info.Subnet)); err != nil {
+		return err
+	}
+	operations := a.operations(ctx)
+	if err := a.storeStatus(info, operations, now); err != nil {
 		return err
 	}
 	a.warn(info.Warnings)
 	t := term.NewTable("UNIT", "STATE", "READY", "PID", "ADDRESS", "RESTARTS", "SINCE", "NOTE")
 	for _, u := range units {
-		a.statusRows(t, u, now)
+		a.statusRows(t, u, operations, now)
 	}
 	return t.Print(a.out)
 }
 
 // statusRows is a unit and, where they tell more, its instances.
-func (a *app) statusRows(t *term.Table, u api.Unit, now time.Time) {
+func (a *app) statusRows(t *term.Table, u api.Unit, operations []api.Operation, now time.Time) {
 	alone := len(u.Instances) == 1
 	row := func(name, state, ready, pid, address string, restarts int, since time.Time, note string) {
 		t.Cells(term.Cell{Text: name}, term.Cell{Text: state, Style: stateStyle(state)}, term.Cell{Text: ready},
@@ -92,7 +98,7 @@ func (a *app) statusRows(t *term.Table, u api.Unit, now time.Time) {
 	pid, address, note := "", "", unitNote(u)
 	if alone {
 		pid, address = pidText(u.Instances[0].Pid), u.Instances[0].Address
-		note = join("; ", note, a.instanceNote(u.Instances[0], now))
+		note = join("; ", note, a.instanceNote(u.Instances[0], now), pullNote(operations, u.Instances[0].Name))
 	}
 	row(u.Name, u.State, fmt.Sprintf("%d/%d", u.Running, u.Replicas), pid, address, u.Restarts, u.Since, note)
 	if alone {
@@ -103,7 +109,7 @@ func (a *app) statusRows(t *term.Table, u api.Unit, now time.Time) {
 		if i.State != plan.StateRunning && !i.EndedAt.IsZero() {
 			since = i.EndedAt
 		}
-		row("  "+i.Name, i.State, "", pidText(i.Pid), i.Address, i.Restarts, since, a.instanceNote(i, now))
+		row("  "+i.Name, i.State, "", pidText(i.Pid), i.Address, i.Restarts, since, join("; ", a.instanceNote(i, now), pullNote(operations, i.Name)))
 	}
 }
 

@@ -36,11 +36,12 @@ func (a *app) statusOf(ctx context.Context, patterns []string, format term.Forma
 		details = append(details, d)
 	}
 	if format.Table() {
+		usage, operations := a.usage(ctx), a.operations(ctx)
 		for n, d := range details {
 			if n > 0 {
 				_ = a.print("\n")
 			}
-			if err := a.unitStatus(d); err != nil {
+			if err := a.unitStatus(d, usage, operations); err != nil {
 				return err
 			}
 		}
@@ -72,7 +73,7 @@ func (a *app) hintRefused(ctx context.Context, names []string, err error) {
 }
 
 // unitStatus is one unit in detail.
-func (a *app) unitStatus(d api.UnitDetail) error {
+func (a *app) unitStatus(d api.UnitDetail, usage map[string]api.UnitUsage, operations []api.Operation) error {
 	now := time.Now()
 	head := term.NewTable()
 	field := func(name, text string) {
@@ -92,8 +93,14 @@ func (a *app) unitStatus(d api.UnitDetail) error {
 	field("restarts", fmt.Sprint(d.Restarts))
 	field("image", d.Image)
 	field("digest", d.Digest)
+	if d.Stale {
+		field("stale", "the registry did not answer when the revision started: there may be a newer image")
+	}
 	field("command", strings.Join(d.Command, " "))
 	field("network", join(", ", d.Network, portList(d.Ports)))
+	if u, ok := usage[d.Name]; ok {
+		field("disk", usageText(u))
+	}
 	if len(d.Revisions) > 0 {
 		r := d.Revisions[0]
 		field("revision", join(", ", fmt.Sprint(r.Number), r.AppliedAt.Format(time.RFC3339), "by "+r.By, r.Source))
@@ -106,7 +113,7 @@ func (a *app) unitStatus(d api.UnitDetail) error {
 	for _, i := range d.Instances {
 		t.Cells(term.Cell{Text: i.Name}, term.Cell{Text: i.State, Style: stateStyle(i.State)}, term.Cell{Text: pidText(i.Pid)},
 			term.Cell{Text: i.Address}, term.Cell{Text: memoryText(d, i.Name)}, term.Cell{Text: fmt.Sprint(i.Restarts)},
-			term.Cell{Text: a.out.Since(i.StartedAt, now)}, term.Cell{Text: a.instanceNote(i, now)})
+			term.Cell{Text: a.out.Since(i.StartedAt, now)}, term.Cell{Text: join("; ", a.instanceNote(i, now), pullNote(operations, i.Name))})
 	}
 	return t.Print(a.out)
 }

@@ -62,7 +62,7 @@ func counted(check cobra.PositionalArgs) cobra.PositionalArgs {
 		f := &Failure{Code: ExitUsage}
 		errors.As(err, &f)
 		text := "arguments are missing"
-		for n := range args {
+		for n := len(args) - 1; n >= 0; n-- {
 			if check(c, args[:n]) == nil {
 				text = fmt.Sprintf("%q is one argument too many", args[n])
 				break

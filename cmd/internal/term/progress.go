@@ -9,7 +9,8 @@ import (
 )
 
 // Progress shows transfers of several parts: on a terminal a bar each and a
-// total, redrawn in place; elsewhere one line when a part is done.
+// total with rate and time left, redrawn in place; elsewhere one line when a part
+// is done.
 type Progress struct {
 	out  Stream
 	noun string // what the parts are part of
@@ -17,6 +18,7 @@ type Progress struct {
 
 	mu    sync.Mutex
 	parts []part
+	whole whole
 	drawn int // lines of bars on the terminal
 	at    time.Time
 }
@@ -25,6 +27,13 @@ type part struct {
 	name, step  string
 	done, total int64
 	ended       bool
+}
+
+// whole is what is known of all parts together.
+type whole struct {
+	done, total int64
+	rate        int64 // per second; 0: not known
+	left        time.Duration
 }
 
 // drawEvery bounds how often bars are redrawn.
@@ -55,6 +64,17 @@ func (p *Progress) Update(name, step string, done, total int64, ended bool) {
 		return
 	}
 	if now := p.now(); first || now.Sub(p.at) >= drawEvery {
+		p.at = now
+		p.draw()
+	}
+}
+
+// Whole says how far all parts together are. Without it, the total is their sum.
+func (p *Progress) Whole(done, total, rate int64, left time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.whole = whole{max(p.whole.done, done), max(p.whole.total, total), rate, left}
+	if now := p.now(); p.out.TTY && len(p.parts) > 0 && now.Sub(p.at) >= drawEvery {
 		p.at = now
 		p.draw()
 	}
@@ -94,27 +114,47 @@ func (p *Progress) draw() {
 		fmt.Fprintf(&b, "\x1b[%dA", p.drawn)
 	}
 	sum := part{name: "total"}
+	ended := true
 	for _, x := range p.parts {
-		b.WriteString("\x1b[K" + bar(x, p.out.Width) + "\n")
+		b.WriteString("\x1b[K" + bar(x, p.out.Width, "") + "\n")
 		sum.done += x.done
 		sum.total += x.total
+		ended = ended && x.ended
 	}
 	p.drawn = len(p.parts)
-	if len(p.parts) > 1 {
-		b.WriteString("\x1b[K" + bar(sum, p.out.Width) + "\n")
+	if w := p.whole; w.total > 0 {
+		sum.done, sum.total = w.done, w.total
+	}
+	if note := p.whole.note(); len(p.parts) > 1 || note != "" {
+		if ended {
+			note = ""
+		}
+		b.WriteString("\x1b[K" + bar(sum, p.out.Width, note) + "\n")
 		p.drawn++
 	}
 	_, _ = p.out.Write([]byte(b.String()))
 }
 
-// bar is one line: name, step, bar, bytes. It leaves the last column free, or
-// the terminal would wrap.
-func bar(x part, width int) string {
+// note is rate and time left.
+func (w whole) note() string {
+	if w.rate <= 0 {
+		return ""
+	}
+	text := "  " + Size(w.rate) + "/s"
+	if w.left > 0 {
+		text += ", " + Short(w.left+time.Second-1) + " left"
+	}
+	return text
+}
+
+// bar is one line: name, step, bar, bytes, note. It leaves the last column free,
+// or the terminal would wrap.
+func bar(x part, width int, note string) string {
 	if x.ended {
 		x.done = x.total
 	}
 	head := fmt.Sprintf("%-12s  %-8s ", cut(Clean(x.name), 12), cut(Clean(x.step), 24))
-	tail := fmt.Sprintf(" %s/%s", Size(x.done), Size(x.total))
+	tail := fmt.Sprintf(" %s/%s", Size(x.done), Size(x.total)) + note
 	if x.total == 0 {
 		return cut(strings.TrimRight(head, " "), width-1)
 	}

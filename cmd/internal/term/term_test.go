@@ -193,11 +193,38 @@ func TestProgressOnATerminal(t *testing.T) {
 	}
 }
 
+func TestTotalWithRateAndTimeLeft(t *testing.T) {
+	s, b := stream(100, false)
+	p := NewProgress(s, "nginx")
+	now := time.Unix(0, 0)
+	p.now = func() time.Time { return now }
+	p.Update("aaa", "fetch", 500, 1000, false)
+	now = now.Add(time.Second)
+	b.Reset()
+	p.Whole(2_000_000, 10_000_000, 1_000_000, 7500*time.Millisecond)
+	if lines := strings.Split(b.String(), "\n"); len(lines) != 3 || !strings.HasSuffix(lines[1], "2.0 MB/10 MB  1.0 MB/s, 8s left") {
+		t.Errorf("%q", b.String())
+	}
+	b.Reset()
+	p.Update("aaa", "done", 1000, 1000, true)
+	p.Finish()
+	if strings.Contains(b.String(), "left") {
+		t.Errorf("time left at the end: %q", b.String())
+	}
+	pipe, out := stream(0, false)
+	q := NewProgress(pipe, "nginx")
+	q.Whole(1, 2, 3, 4)
+	if out.Len() > 0 {
+		t.Errorf("a pipe got %q", out.String())
+	}
+}
+
 func TestNarrowBars(t *testing.T) {
 	for width := 1; width < 100; width++ {
+		note := (whole{rate: 1e6, left: time.Minute}).note()
 		for _, x := range []part{{name: "aaaaaaaaaaaa", step: "fetch", done: 1, total: 2}, {name: "total", done: 9e15, total: 9e15}, {name: "x"}} {
-			if n := len([]rune(bar(x, width))); n >= max(width, 2) {
-				t.Errorf("width %d: %d columns: %q", width, n, bar(x, width))
+			if n := len([]rune(bar(x, width, note))); n >= max(width, 2) {
+				t.Errorf("width %d: %d columns: %q", width, n, bar(x, width, note))
 			}
 		}
 	}

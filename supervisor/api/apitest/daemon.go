@@ -131,7 +131,7 @@ func (d *Daemon) Info() api.Info {
 		Warnings: []string{"/etc/wherry/units/refused.yaml:2:1: unknown key \"comand\""},
 		Registries: []api.RateLimit{
 			{Registry: "docker.io", Limit: 100, Remaining: 63, Window: 6 * time.Hour, At: time.Now()},
-			{Registry: "quay.io", Until: time.Now().Add(90 * time.Second)},
+			{Registry: "quay.io", Limit: -1, Remaining: -1, Until: time.Now().Add(90 * time.Second)},
 		},
 		Disk:   &api.Disk{Path: "/var/lib/wherry", Total: 100e9, Free: 12e9, Reserve: 1e9, Used: 88, Pressure: "88 % in use, above 85 %"},
 		LastGC: &api.LastGC{At: time.Now().Add(-time.Hour), Images: 3, Freed: 2e9}}

@@ -41,6 +41,7 @@ func (d *Daemon) pull(ctx context.Context, ref string, o image.PullOptions, by s
 	case "missing":
 		return image.Image{}, fmt.Errorf("pull %s: resolve: %w", ref, image.ErrNotFound)
 	case "endless":
+		o.Progress(image.Progress{Image: ref, Layer: layerOne, Step: "exists", Done: 1000, Total: 1000})
 		o.Progress(image.Progress{Image: ref, Layer: layerTwo, Step: "fetch", Done: 500_000, Total: 2_000_000})
 		o.Progress(image.Progress{Image: ref, Step: "fetch", Done: 500_000, Total: 2_000_000, Rate: 100_000, Left: 15 * time.Second})
 		_ = d.until(ctx, func() bool { return false })

@@ -88,8 +88,8 @@ func (d *Daemon) AbortOperation(id, by string) (api.Abort, error) {
 	return a, d.called("Abort", id, by)
 }
 
-// Load reads a pretended archive: lines of "image NAME"; what begins otherwise
-// is none, and "torn" in it makes it broken.
+// Load reads a pretended archive: lines of "image NAME", or "nameless"; what
+// begins otherwise is none, and "torn" in it makes it broken.
 func (s *images) Load(_ context.Context, r io.Reader, o image.LoadOptions) ([]image.Image, error) {
 	d := (*Daemon)(s)
 	var names []string
@@ -102,7 +102,7 @@ func (s *images) Load(_ context.Context, r io.Reader, o image.LoadOptions) ([]im
 		switch {
 		case ok:
 			names = append(names, name)
-		case size == int64(len(line)) && line != "":
+		case size == int64(len(line)) && line != "" && line != "nameless\n":
 			return nil, fmt.Errorf("load: archive: %w: neither a docker archive nor an OCI layout", image.ErrCorrupt)
 		case strings.HasPrefix(line, "torn"):
 			o.Progress(image.Progress{Layer: layerOne, Step: "unpack", Done: size})

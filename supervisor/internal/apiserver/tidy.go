@@ -38,7 +38,7 @@ func wireGC(r image.GCResult) api.GCResult {
 }
 
 func wireDisk(d image.DiskState) api.Disk {
-	return api.Disk{Path: d.Path, Total: d.Total, Free: d.Free, Reserve: d.Reserve, Used: d.Used}
+	return api.Disk{Path: d.Path, Total: d.Total, Free: d.Free, Reserve: d.Reserve, Used: d.Used, Inodes: d.Inodes, InodesFree: d.InodesFree}
 }
 
 func (s *Server) getExplanation(w http.ResponseWriter, r *http.Request) error {

@@ -31,6 +31,9 @@ type Revision struct {
 	By         string    `json:"by,omitempty"`
 	AppliedAt  time.Time `json:"applied_at"`
 	Digest     string    `json:"digest,omitempty"` // of the image, once it is known
+	// Stale says that the registry did not answer when Digest was looked for:
+	// it is what was here (pull policy newer).
+	Stale bool `json:"stale,omitempty"`
 	// Same is the oldest revision whose runs need no replacement by this one's,
 	// see unit.SameRun; 0 if there is none.
 	Same int `json:"same,omitempty"`
