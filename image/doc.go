@@ -37,7 +37,8 @@
 //   - What was verified is remembered in images/trust.json by signer, not by rule: a
 //     rule that still has the signer needs no network; otherwise it is verified again.
 //     A record that is lost or damaged costs a verification, never lets one pass.
-//   - Load asks nobody: what comes from a file obeys the policy when it is used.
+//   - Load asks the policy too, but no registry: where signatures are demanded, it brings
+//     in only what was verified before.
 //   - What cannot be found out is a no. ErrUntrusted is then ErrUnavailable too.
 //
 // # On disk
