@@ -14,6 +14,12 @@ type reference struct {
 	name.Reference
 }
 
+// registryName is a host as image names have it (distribution's reference grammar);
+// the parser takes nearly everything.
+var registryName = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^(\[[0-9a-fA-F:.]+\]|[a-zA-Z0-9]+(-+[a-zA-Z0-9]+)*(\.[a-zA-Z0-9]+(-+[a-zA-Z0-9]+)*)*)(:[0-9]{1,5})?$`)
+})
+
 // repositoryPath is what registries accept; the parser is more generous. It is
 // compiled when it is needed: the command line, which only links it, starts
 // faster.
@@ -24,7 +30,7 @@ var repositoryPath = sync.OnceValue(func() *regexp.Regexp {
 // parseRef reads a name as Docker users write it.
 func (s *Store) parseRef(ref string) (reference, error) {
 	r, err := name.ParseReference(ref, name.WeakValidation)
-	if err != nil || !repositoryPath().MatchString(r.Context().RepositoryStr()) {
+	if err != nil || !repositoryPath().MatchString(r.Context().RepositoryStr()) || !registryName().MatchString(r.Context().RegistryStr()) {
 		return reference{}, fmt.Errorf("%w: %q", ErrInvalid, ref)
 	}
 	if slices.Contains(s.registries.Load().insecure, r.Context().RegistryStr()) {
