@@ -26,7 +26,10 @@ type Config struct {
 	User string `json:"user,omitempty"`
 
 	// Rootfs are the mounts that make the root file system, in order, as
-	// image.Store.Prepare returns them. The first has the destination "/".
+	// image.Store.Prepare returns them. One has the destination "/". Those after
+	// it go inside. Those before it are what it is made of; the ones of type
+	// "erofs" are layers in image files, of which each is mounted once for
+	// all containers.
 	Rootfs []specs.Mount `json:"rootfs"`
 
 	// Populate copies folders of the rootfs into empty volumes before the
