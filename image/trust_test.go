@@ -297,7 +297,7 @@ func TestPolicyChanged(t *testing.T) {
 		t.Errorf("unsigned, but here: %v", err)
 	}
 	s.sign(s.digest)
-	if err := again(Never); !errors.Is(err, ErrUntrusted) || !strings.Contains(err.Error(), "pull policy is never") {
+	if err := again(Never); !errors.Is(err, ErrUntrusted) || !strings.Contains(err.Error(), "no registry may be asked") {
 		t.Errorf("never asks nobody: %v", err)
 	}
 	if err := again(Missing); err != nil {

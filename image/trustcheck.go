@@ -129,7 +129,7 @@ func (p *pull) signed(ctx context.Context, how policies, d decision, t admission
 		return nil
 	}
 	if t.offline {
-		return &refusal{rule: d.text, why: "its signature was not verified yet, and the pull policy is never"}
+		return &refusal{rule: d.text, why: "no signature of it was verified before, and no registry may be asked now (pull policy never, or a load)"}
 	}
 	if t.repo == nil {
 		t.repo = p.s.connect(p.ref, p.credentials)
