@@ -36,7 +36,10 @@ type Remote struct {
 // ErrRange says that a part of a blob cannot be had by itself.
 var ErrRange = errors.New("range not satisfiable")
 
-var errAbandoned = errors.New("nobody waits for it any more")
+var (
+	errStalled   = errors.New("no data from the registry") // or next to none
+	errAbandoned = errors.New("nobody waits for it any more")
+)
 
 // Download is one blob on its way from a Remote, shared by all who want it. Its
 // bytes land in a partial file, in any order and over several connections;

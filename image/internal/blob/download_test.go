@@ -551,3 +551,29 @@ func TestPrunePartials(t *testing.T) {
 	}
 	assertNoPartials(t, again)
 }
+
+// BenchmarkDownload is a blob from memory to the disk, with its digest and one
+// reader: what a pull costs besides the registry and the unpacking.
+func BenchmarkDownload(b *testing.B) {
+	s, err := Open(b.TempDir())
+	if err != nil {
+		b.Fatal(err)
+	}
+	o := &origin{body: noise(64 << 20)}
+	digest := o.digest()
+	b.SetBytes(int64(len(o.body)))
+	b.ReportAllocs()
+	for b.Loop() {
+		d, err := s.Join(ctx, digest, int64(len(o.body)), o.remote())
+		if err != nil {
+			b.Fatal(err)
+		}
+		_, err = io.Copy(io.Discard, d.Reader(ctx))
+		if err := errors.Join(err, d.Wait(ctx), d.Publish(), d.Leave()); err != nil {
+			b.Fatal(err)
+		}
+		if _, err := s.Remove(digest); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
