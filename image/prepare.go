@@ -64,6 +64,9 @@ func (s *Store) Prepare(ctx context.Context, digest, id, dir string, o PrepareOp
 		err = readOnlyRoot(dir, &stack, root)
 	} else {
 		err = writableLayer(dir, &stack, root)
+		if err == nil && o.Quota > 0 {
+			err = s.bound(id, stack, o.Quota)
+		}
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("prepare %s: %w", id, err), s.Release(id))
@@ -82,6 +85,9 @@ func (s *Store) lease(digest, id, dir string) (overlay.Stack, *layer.RootMeta, e
 	}
 	stack := overlay.Stack{Empty: s.layers.Empty()}
 	lease := index.Lease{ID: id, Digest: digest, Dir: dir}
+	if old, ok := s.idx.Lease(id); ok {
+		lease.Project = old.Project
+	}
 	var root *layer.RootMeta
 	for _, l := range slices.Backward(rec.Layers) {
 		// Overlayfs takes a folder once. What a layer has shows where it
@@ -188,7 +194,14 @@ func modeBits(m uint32) fs.FileMode {
 func (s *Store) Release(id string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.dropLeaseLocked(id)
+	lease, ok := s.idx.Lease(id)
+	if err := s.dropLeaseLocked(id); err != nil {
+		return err
+	}
+	if ok && lease.Project != 0 {
+		s.unbound(id, lease.Dir, lease.Project)
+	}
+	return nil
 }
 
 // Leases lists the ids that hold layers.

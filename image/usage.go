@@ -12,6 +12,7 @@ import (
 
 	"github.com/wherry-run/wherry/image/internal/disk"
 	"github.com/wherry-run/wherry/image/internal/index"
+	"github.com/wherry-run/wherry/image/internal/quota"
 )
 
 // maxReserve is the most that pulls leave free by default.
@@ -214,6 +215,12 @@ func (s *Store) usageOfRest(ctx context.Context, u *Usage) error {
 	for _, l := range leases {
 		if l.Dir == "" {
 			continue // taken by an older version
+		}
+		if l.Project != 0 { // the file system has counted
+			if used, _, err := quota.Usage(l.Dir, l.Project); err == nil {
+				u.Leases[l.ID] = used
+				continue
+			}
 		}
 		t, err := disk.Measure(ctx, filepath.Join(l.Dir, "upper"))
 		if err != nil {

@@ -120,6 +120,8 @@ type Lease struct {
 	Digest string   `json:"digest"`
 	Keys   []string `json:"layers"`
 	Dir    string   `json:"dir,omitempty"` // where the writable layer stands
+
+	Project uint32 `json:"project,omitempty"` // quota project of the writable layer; 0: none
 }
 
 func (x *Index) leasePath(id string) (string, error) {
