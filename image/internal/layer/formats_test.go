@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"runtime"
 	"strings"
 	"testing"
@@ -347,6 +348,13 @@ func TestAttributes(t *testing.T) {
 			if fmt.Sprint(got) != fmt.Sprint(want) {
 				t.Errorf("%s: attributes %q, want %q", name, got, want)
 			}
+		}
+		if form == Folder && !self().privileged() {
+			// The owner of a folder without permissions cannot look into it, nor delete it.
+			if err := os.Chmod(s.Diff(key)+"/d/locked", 0o700); err != nil {
+				t.Error(err)
+			}
+			return
 		}
 		s.mustCheck(t, key)
 	})
