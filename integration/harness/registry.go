@@ -29,10 +29,19 @@ type Registry struct {
 	Addr string // "127.0.0.1:PORT"
 	dir  string
 	cmd  *exec.Cmd
+
+	guard  Guard
+	client *http.Client    // that it lets in
+	push   []remote.Option // with which it does
 }
 
 // StartSharedRegistry starts a registry with the named test images in it; the caller closes it.
 func StartSharedRegistry(t testing.TB, images ...string) *Registry {
+	t.Helper()
+	return startRegistry(t, Guard{}, images...)
+}
+
+func startRegistry(t testing.TB, g Guard, images ...string) *Registry {
 	t.Helper()
 	bin, err := exec.LookPath("docker-registry")
 	if err != nil {
@@ -42,10 +51,10 @@ func StartSharedRegistry(t testing.TB, images ...string) *Registry {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &Registry{Addr: freeAddr(t), dir: dir}
+	r := &Registry{Addr: freeAddr(t), dir: dir, guard: g, client: http.DefaultClient}
 	config := filepath.Join(r.dir, "config.yml")
 	text := fmt.Sprintf("version: 0.1\nlog: {level: error, accesslog: {disabled: true}}\n"+
-		"storage: {filesystem: {rootdirectory: %s/data}, delete: {enabled: true}}\nhttp: {addr: %s}\n", r.dir, r.Addr)
+		"storage: {filesystem: {rootdirectory: %s/data}, delete: {enabled: true}}\nhttp:\n  addr: %s\n", r.dir, r.Addr) + g.config(t, r)
 	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -78,12 +87,12 @@ func (r *Registry) start(t testing.TB) {
 		t.Fatal(err)
 	}
 	Eventually(t, 20*time.Second, "the registry answers", func() bool {
-		resp, err := http.Get("http://" + r.Addr + "/v2/")
+		resp, err := r.client.Get(r.guard.scheme() + "://" + r.Addr + "/v2/")
 		if err != nil {
 			return false
 		}
 		resp.Body.Close()
-		return resp.StatusCode == http.StatusOK
+		return resp.StatusCode == http.StatusOK || r.guard.User != "" && resp.StatusCode == http.StatusUnauthorized
 	})
 }
 
@@ -110,11 +119,11 @@ func (r *Registry) Ref(image string) string { return r.Addr + "/" + image + ":la
 // Push uploads a test image.
 func (r *Registry) Push(t testing.TB, image string) {
 	t.Helper()
-	PushTo(t, r.Ref(image), image)
+	PushTo(t, r.Ref(image), image, r.push...)
 }
 
 // PushTo uploads a test image to any registry on loopback.
-func PushTo(t testing.TB, ref, image string) {
+func PushTo(t testing.TB, ref, image string, how ...remote.Option) {
 	t.Helper()
 	index, err := layout.ImageIndexFromPath(filepath.Join(ImageDir(), image))
 	if err != nil {
@@ -132,7 +141,7 @@ func PushTo(t testing.TB, ref, image string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := remote.Write(tag, img); err != nil {
+	if err := remote.Write(tag, img, how...); err != nil {
 		t.Fatal(err)
 	}
 }
