@@ -41,6 +41,12 @@
 //     in only what was verified before.
 //   - What cannot be found out is a no. ErrUntrusted is then ErrUnavailable too.
 //
+// # Deleting
+//
+// Collect (gc*.go) takes images out of the index and sweeps what nothing needs
+// any more: decide is the pure function that says which and why. A sweep holds
+// no lock while it deletes; who pins what is being deleted waits for that.
+//
 // # On disk
 //
 // Below Options.Root:
@@ -57,7 +63,7 @@
 //   - What stands in blobs/, layers/ and index.json is whole and on the disk:
 //     made under a temporary name, synced, renamed. A crash leaves temporary
 //     names, which Open removes, or content that no image needs yet, which the
-//     next pull uses and the next Remove or GC deletes.
+//     next pull uses and the next Remove or Collect deletes.
 //   - An image is in the index only when everything it needs is there.
 //   - A layer is used for an image only after its very blob was seen to unpack to
 //     the diff ID of the image's config. A config cannot claim the layers of others.

@@ -60,6 +60,15 @@
 // counted is found again and counted then. A `run --rm` unit is on disk only
 // beside its run, and costs no sync.
 //
+// # What is deleted
+//
+// Images that no container, no start under way and no kept revision needs go
+// when the disk is too full, the longest unused first (tidy.go, holds.go). Runs
+// that have ended go after a week, or sooner if the disk is full or there are
+// too many. If that does not help, pressure.go says so: an event, a warning of
+// `status`, and pulls that are refused until there is room; then what waited
+// for it is tried again. What runs is never touched.
+//
 // # On disk
 //
 //	ROOT/daemon.lock             held by the one daemon; so is RUN_DIR/daemon.lock

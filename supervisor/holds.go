@@ -108,7 +108,7 @@ func holdsOf(e *entry, keep int) []image.Hold {
 	return list
 }
 
-// begin holds the images of a start.
+// hold keeps the images of a start until unhold.
 func (st *start) hold(refs ...string) {
 	st.s.beginnings.keep(st.rec.Run, st.rec.Instance+" is being started", refs...)
 }

@@ -20,7 +20,7 @@ import (
 	"github.com/wherry-run/wherry/supervisor/supervisortest"
 )
 
-// smallDisk mounts an ext4 of 64 MiB.
+// smallDisk mounts an ext4 of 256 MiB.
 func smallDisk(t *testing.T) string {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -28,7 +28,7 @@ func smallDisk(t *testing.T) string {
 	}
 	dir := t.TempDir()
 	file, mnt := filepath.Join(dir, "disk"), filepath.Join(dir, "mnt")
-	if err := errors.Join(os.WriteFile(file, nil, 0o600), os.Truncate(file, 64<<20), os.Mkdir(mnt, 0o755)); err != nil {
+	if err := errors.Join(os.WriteFile(file, nil, 0o600), os.Truncate(file, 256<<20), os.Mkdir(mnt, 0o755)); err != nil {
 		t.Fatal(err)
 	}
 	for _, args := range [][]string{{"mkfs.ext4", "-q", "-m", "0", file}, {"mount", "-o", "loop", file, mnt}} {
@@ -67,7 +67,7 @@ func TestFullDisk(t *testing.T) {
 	r := imagetest.Start()
 	t.Cleanup(r.Close)
 	for i, ref := range []string{"old:1", "web:1", "db:1"} {
-		if _, err := r.Push(ref, noisy(byte(i), []int{18, 12, 8}[i]<<20)); err != nil {
+		if _, err := r.Push(ref, noisy(byte(i), []int{36, 52, 8}[i]<<20)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -103,15 +103,21 @@ func TestFullDisk(t *testing.T) {
 		t.Error(err)
 	}
 
-	// Somebody else fills the disk: pulls are refused, what runs runs on.
-	st, err := d.Images().Disk()
-	if err != nil {
-		t.Fatal(err)
+	// Somebody else fills the disk: the last that can go is the compressed layer
+	// of what runs.
+	fill := func(name string) {
+		st, err := d.Images().Disk()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(root, name), make([]byte, st.Free-st.Reserve/2), 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
-	other := filepath.Join(root, "other")
-	if err := os.WriteFile(other, make([]byte, st.Free-st.Reserve/2), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	fill("other")
+	eventually(t, "the compressed layer goes", func() bool { return len(d.events(event.ImageGC)) == 2 })
+	// Then pulls are refused, and what runs runs on.
+	fill("more")
 	d.apply(unitOf("db"))
 	eventually(t, "pressure", func() bool {
 		p := d.events(event.DiskPressure)
@@ -128,7 +134,7 @@ func TestFullDisk(t *testing.T) {
 	}
 
 	// There is room again.
-	if err := os.Remove(other); err != nil {
+	if err := errors.Join(os.Remove(filepath.Join(root, "other")), os.Remove(filepath.Join(root, "more"))); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "db runs", running("db"))
@@ -137,13 +143,13 @@ func TestFullDisk(t *testing.T) {
 		return p[len(p)-1].Fields["pressure"] == false && len(d.Info().Warnings) == 0
 	})
 	u, err := d.DiskUsage(t.Context())
-	if err != nil || len(u.Units) != 2 || u.Units[1].ImageSize < 12<<20 || len(u.Units[1].Containers) != 1 || u.Units[1].Containers[0].Ended {
+	if err != nil || len(u.Units) != 2 || u.Units[1].ImageSize < 52<<20 || len(u.Units[1].Containers) != 1 || u.Units[1].Containers[0].Ended {
 		t.Errorf("%+v %v", u, err)
 	}
 	if _, err := d.Remove(t.Context(), api.ActRequest{All: true, Force: true}, "tester"); err != nil {
 		t.Fatal(err)
 	}
-	if res, err := d.CollectImages(t.Context(), image.GCOptions{All: true}); err != nil || res.Disk.Free < 45<<20 {
+	if res, err := d.CollectImages(t.Context(), image.GCOptions{All: true}); err != nil || res.Disk.Free < 200<<20 {
 		t.Errorf("%+v %v", res, err)
 	}
 	if err := d.end(); err != nil {
