@@ -132,11 +132,3 @@ func (f *flight) report(n news) {
 		s.listen(n)
 	}
 }
-
-// step reports the next step of a flight whose blob is there.
-func (f *flight) step(s Step, size int64) {
-	f.mu.Lock()
-	fetched := f.last.fetched
-	f.mu.Unlock()
-	f.report(news{s, size, fetched})
-}

@@ -380,16 +380,10 @@ func (d *Download) fetchPart(l *link, buf []byte) (done bool, err error) {
 			return false, d.broken(l, err)
 		}
 	}
-	n, err := l.read(buf[:1])
-	switch {
-	case n == 0 && err == nil:
-		n, err = io.ReadFull(l.body, buf[:1])
-		l.at += int64(n)
-	case n == 0:
-		return true, nil // whatever the end was like: all is there
-	}
+	n, _ := io.ReadFull(l.body, buf[:1])
+	l.at += int64(n)
 	if n == 0 {
-		return true, nil
+		return true, nil // whatever the end was like: all is there
 	}
 	if l.at > d.size {
 		return true, &localError{&MismatchError{Want: d.digest, WantSize: d.size, GotSize: l.at}}
