@@ -231,6 +231,12 @@ func (l *loop) foresee(list []proposal, changes []api.UnitChange) []plan.Action 
 			in.Desired = append(in.Desired, d)
 			continue
 		}
+		in.Desired[at].Same = 0
+		if was := l.units[c.Unit].revision(); c.Change == "unchanged" {
+			in.Desired[at].Same = was.Same
+		} else if unit.SameRun(was.Definition, d.Unit) {
+			in.Desired[at].Same = cmp.Or(was.Same, was.Number)
+		}
 		in.Desired[at].Unit, in.Desired[at].Revision = d.Unit, d.Revision
 	}
 	var actions []plan.Action

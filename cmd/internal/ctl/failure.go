@@ -59,7 +59,7 @@ func (a *app) cannot(what, object string, err error) error {
 		}
 	}
 	text := strings.TrimPrefix(err.Error(), api.ErrInvalid.Error()+": ") // the code says so
-	text = strings.TrimPrefix(text, what+": ") // "cannot save x: save: ..."
+	text = strings.TrimPrefix(text, what+": ")                           // "cannot save x: save: ..."
 	if object != "" {
 		what += " " + object
 		text = strings.TrimPrefix(text, "unit "+object+": ")

@@ -78,18 +78,20 @@ func TestHelpNamesTheKeys(t *testing.T) {
 
 func TestFaultyFiles(t *testing.T) {
 	for text, want := range map[string]string{
-		"root: [":              "w.yaml:1:7: ",
-		"- a\n":                "w.yaml:1:1: want a map of keys and values",
-		"root: /a\nroot: /b\n": "w.yaml:2:1: ",
-		"root: ''\n":           `w.yaml:1:7: want text, not nothing, leave the key out for its default`,
-		"root:\n":              "w.yaml:1:7: want text",
-		"root: /a\n---\nb: 1":  "w.yaml:3:",
-		"auto_apply: on\n":     `w.yaml:1:13: want true or false, not "on", write true`,
-		"netwrok: {}\n":        `w.yaml:1:1: unknown key "netwrok", did you mean "network"?`,
-		"zzzz: 1\n":            `w.yaml:1:1: unknown key "zzzz"`,
-		"network: 5\n":         "w.yaml:1:10: want a map",
-		"registries: {a: 5}\n": "w.yaml:1:17: want a map",
-		"shutdown: {}\n":       "w.yaml:1:1: shutdown: not supported yet",
+		"root: [":                                "w.yaml:1:7: ",
+		"- a\n":                                  "w.yaml:1:1: want a map of keys and values",
+		"root: /a\nroot: /b\n":                   "w.yaml:2:1: ",
+		"root: ''\n":                             `w.yaml:1:7: want text, not nothing, leave the key out for its default`,
+		"root:\n":                                "w.yaml:1:7: want text",
+		"root: /a\n---\nb: 1":                    "w.yaml:3:",
+		"auto_apply: on\n":                       `w.yaml:1:13: want true or false, not "on", write true`,
+		"netwrok: {}\n":                          `w.yaml:1:1: unknown key "netwrok", did you mean "network"?`,
+		"zzzz: 1\n":                              `w.yaml:1:1: unknown key "zzzz"`,
+		"network: 5\n":                           "w.yaml:1:10: want a map",
+		"registries: {a: 5}\n":                   "w.yaml:1:17: want a map",
+		"network: {bridge: [a:5]}\n":             "w.yaml:1:",
+		"registries: {a: {mirrors: [b:5000]}}\n": "want text, a text with a colon in it needs quotes",
+		"shutdown: {}\n":                         "w.yaml:1:1: shutdown: not supported yet",
 	} {
 		c := defaults(noEnv)
 		err := parseConfig("w.yaml", []byte(text), &c)

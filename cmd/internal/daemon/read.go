@@ -222,7 +222,11 @@ func (n node) scalar(p *problems, want string) (string, bool) {
 	if s, ok := n.value.(ast.ScalarNode); ok && n.value.Type() != ast.NullType {
 		return s.GetToken().Value, true
 	}
-	p.add(n, "want "+want, "")
+	hint := ""
+	if t := n.value.Type(); t == ast.MappingType || t == ast.MappingValueType {
+		hint = "a text with a colon in it needs quotes inside of {}"
+	}
+	p.add(n, "want "+want, hint)
 	return "", false
 }
 
