@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -188,7 +189,7 @@ func compareForms(t *testing.T, c cage, archive []byte) {
 	for _, form := range forms {
 		lower := c.s.mustAdd(t, form, nil, entry{Name: "a/"}, entry{Name: "a/f", Body: "low"}, entry{Name: "a/g", Link: "a/f", Type: tar.TypeLink},
 			entry{Name: "l", Link: "a"}, entry{Name: "outside/"}, entry{Name: "outside/secret", Body: "mine"})
-		key, _, err := c.s.add(form, archive, lower)
+		key, _, err := c.s.addIn(form, archive, func(int64) error { return unix.ENOSPC }, lower)
 		c.check(t)
 		if err != nil {
 			got = append(got, err.Error())
@@ -226,6 +227,22 @@ func entriesOf(t testing.TB, s *Store, key string) string {
 	return all.String()
 }
 
+// claimed is how large the files of an archive say they are.
+func claimed(data []byte) (n int64) {
+	plain, err := Decompress(bytes.NewReader(data))
+	if err != nil {
+		return 0
+	}
+	defer plain.Close()
+	for tr := tar.NewReader(io.LimitReader(plain, 16<<20)); ; {
+		h, err := tr.Next()
+		if err != nil {
+			return n
+		}
+		n += h.Size
+	}
+}
+
 // sparseSeed is an archive that archive/tar cannot write.
 func sparseSeed() []byte {
 	var b bytes.Buffer
@@ -244,6 +261,9 @@ func FuzzUnpackBytes(f *testing.F) {
 		f.Add(imagetest.Layer{Tar: plain, Compression: c}.Blob())
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
+		if claimed(data) > 16<<20 {
+			t.Skip("reading so many zeros is all that it would do")
+		}
 		compareForms(t, newCage(t), data)
 	})
 }

@@ -46,13 +46,18 @@ func newKey() string { return fmt.Sprintf("%064x", serial.Add(1)) }
 // add makes a layer above the ones with the given keys, the topmost first, in the way
 // a pull does: alone, if it can be, and else adopted or unpacked again.
 func (s *Store) add(form Form, archive []byte, below ...string) (key string, res Result, err error) {
+	return s.addIn(form, archive, nil, below...)
+}
+
+// addIn is add with a bound of its own for large files.
+func (s *Store) addIn(form Form, archive []byte, room func(int64) error, below ...string) (key string, res Result, err error) {
 	var lower *Lower
 	for range 3 {
 		st, err := s.Stage(form)
 		if err != nil {
 			return "", res, err
 		}
-		res, err = st.Unpack(context.Background(), bytes.NewReader(archive), Options{Lower: lower})
+		res, err = st.Unpack(context.Background(), bytes.NewReader(archive), Options{Lower: lower, Room: room})
 		if err == nil && lower == nil && (res.Dependent || res.NeedsLower) {
 			if lower, err = s.Lower(below...); err != nil {
 				return "", res, errors.Join(err, st.Discard())

@@ -20,7 +20,7 @@ import (
 const (
 	maxTrailing = 256 << 20 // bytes after the end of an archive
 	claimCheck  = 1 << 20   // from this size on an entry is checked against the free space
-	maxSparse   = 1 << 40   // up to here a sparse file may be larger than the free space
+	maxSparse   = 4 << 30   // up to here sparse files may together be larger than the free space
 )
 
 // Options of one unpack.
@@ -88,6 +88,7 @@ type unpacker struct {
 	// copied are the names of files that were copied up from a lower layer, and
 	// are no entries of this one.
 	copied   map[place]bool
+	sparse   int64    // bytes of sparse files
 	owed     int64    // bytes of small files that need was not asked for yet
 	recalled []string // see recall
 	guessed  bool     // folders that no entry describes were taken for such, not for symlinks
@@ -210,8 +211,12 @@ func drainArchive(r io.Reader) error {
 // room refuses content that cannot fit.
 func (u *unpacker) room(size int64, sparse bool) error {
 	switch {
-	case sparse && size <= maxSparse: // how much of it is data, nobody knows
-		return nil
+	case sparse:
+		// How much of it is data, nobody knows; but zeros, too, take time to read.
+		if u.sparse += size; u.sparse <= maxSparse {
+			return nil
+		}
+		size = u.sparse
 	case size < claimCheck:
 		if u.owed += size; u.owed < 64*claimCheck {
 			return nil
