@@ -1,0 +1,76 @@
+package blob
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"io"
+	"os"
+)
+
+// Check reads a blob and compares it with its digest. read, which may be nil, is
+// told of the bytes as they come. A missing blob is fs.ErrNotExist, a damaged one
+// ErrMismatch or what the file system says.
+func (s *Store) Check(ctx context.Context, digest string, read func(n int64)) (int64, error) {
+	f, err := s.Open(digest)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	buf := pieces.Get().(*piece)
+	defer pieces.Put(buf)
+	var n int64
+	for sum := sha256.New(); ; {
+		if ctx.Err() != nil {
+			return n, context.Cause(ctx)
+		}
+		k, err := f.Read(buf[:])
+		n += int64(k)
+		_, _ = sum.Write(buf[:k])
+		if read != nil {
+			read(int64(k))
+		}
+		if errors.Is(err, io.EOF) {
+			if got := "sha256:" + hex.EncodeToString(sum.Sum(nil)); got != digest {
+				return n, &MismatchError{Want: digest, Got: got, WantSize: n, GotSize: n}
+			}
+			return n, nil
+		}
+		if err != nil {
+			return n, err
+		}
+	}
+}
+
+// SetAside takes a damaged blob out of the way of a good one. restore brings it
+// back if none has come, and is rid of it otherwise.
+func (s *Store) SetAside(digest string) (restore func() error, err error) {
+	h, err := CheckDigest(digest)
+	if err != nil {
+		return nil, err
+	}
+	from, to := s.path("sha256", h), s.path("tmp", h+".damaged")
+	if err := os.Rename(from, to); err != nil {
+		return nil, err
+	}
+	return func() error {
+		if _, ok := s.Size(digest); ok {
+			return removeIfThere(to)
+		}
+		return os.Rename(to, from)
+	}, nil
+}
+
+// Replace stores a small blob whose bytes were checked, whatever stands there.
+func (s *Store) Replace(digest string, b []byte) error {
+	w, err := s.Create(digest, int64(len(b)))
+	if err != nil {
+		return err
+	}
+	defer w.Abort()
+	if _, err := w.Write(b); err != nil {
+		return err
+	}
+	return w.Commit()
+}
