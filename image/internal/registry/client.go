@@ -50,6 +50,8 @@ type Client struct {
 	opts     Options
 	log      *slog.Logger
 	patience time.Duration
+	// mirrorPatience is the patience with mirrors.
+	mirrorPatience time.Duration
 
 	mu     sync.Mutex
 	hosts  map[hostKey]*host
@@ -70,7 +72,7 @@ func New(o Options) (*Client, error) {
 		o.Auth = anonymous{}
 	}
 	c := &Client{
-		opts: o, log: o.Logger, patience: patience, hosts: map[hostKey]*host{}, tokens: map[tokenKey]token{},
+		opts: o, log: o.Logger, patience: patience, mirrorPatience: mirrorPatience, hosts: map[hostKey]*host{}, tokens: map[tokenKey]token{},
 		gates: map[string]*gate{}, limits: map[string]Limit{},
 	}
 	c.opts.Hosts = map[string]Host{}

@@ -273,3 +273,19 @@ func TestParseMirror(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestMirrorHangs: a mirror that does not answer costs little, since somebody
+// else has what is wanted.
+func TestMirrorHangs(t *testing.T) {
+	o := newOrigin(t)
+	m := o.proxied(t, imagetest.FaultProxyOptions{})
+	m.Do(imagetest.Rule{Hang: true})
+	c := newClient(t, Options{Hosts: map[string]Host{o.Host: {Mirrors: []string{m.Host}}}})
+	c.mirrorPatience = 50 * time.Millisecond
+	if _, err := c.repo(t, o.Host+"/app").Manifest(ctx, "1"); err != nil {
+		t.Error(err)
+	}
+	if n := m.Count("", "") + len(o.Requests("GET")); n < 1 {
+		t.Errorf("%d requests", n)
+	}
+}

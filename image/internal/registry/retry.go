@@ -14,6 +14,8 @@ const (
 	// patience is for all of a small answer: a registry that trickles does not
 	// hold a pull up for ever.
 	patience = 3 * time.Minute
+	// mirrorPatience is less: somebody else has it too.
+	mirrorPatience = 10 * time.Second
 )
 
 // order is in which order the places are asked for something: mirrors that are
@@ -84,7 +86,11 @@ func (r *Repository) blame(key string, p *place, why *failure) {
 func (r *Repository) retrying(ctx context.Context, key string, f func(context.Context, *place) error) error {
 	for n := 1; ; n++ {
 		err := r.each(ctx, key, func(ctx context.Context, p *place) error {
-			ctx, cancel := context.WithTimeout(ctx, r.c.patience)
+			limit := r.c.patience
+			if p.mirror {
+				limit = min(limit, r.c.mirrorPatience)
+			}
+			ctx, cancel := context.WithTimeout(ctx, limit)
 			defer cancel()
 			err := f(ctx, p)
 			if err != nil && ctx.Err() != nil {
