@@ -26,35 +26,54 @@ type Checked struct {
 	Bytes int64 // of them
 }
 
-// Check compares a layer with its manifest and reports every difference: the path
-// in the layer ("" for what is not about one), and what is wrong with it. The
+// Watch is who wants to know how a check goes.
+type Watch struct {
+	// Report is called for every difference: the path in the layer, "" for what is
+	// not about one, and what is wrong with it.
+	Report func(path, what string)
+	Read   func(n int64) // nil or called for the bytes that were read
+}
+
+// Check compares a layer with its manifest and reports every difference. The
 // error is about the check itself; ErrNoManifest and ErrManifest are among them.
 func (s *Store) Check(ctx context.Context, key string, report func(path, what string)) (Checked, error) {
+	return s.Examine(ctx, key, Watch{Report: report})
+}
+
+// Examine is Check for those who want to know more.
+func (s *Store) Examine(ctx context.Context, key string, w Watch) (Checked, error) {
 	m, err := s.ReadManifest(key)
 	if err != nil {
 		return Checked{}, err
 	}
 	defer m.Close()
-	dir := filepath.Join(s.dir, key)
-	f, err := openFiles(dir, m.Form)
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, erofs.ErrDamaged) {
-		report("", damage(err))
+	return s.check(ctx, key, m.Form, m, w)
+}
+
+// check compares a layer of the given form with a manifest, which is the layer's
+// own one if that is of an image.
+func (s *Store) check(ctx context.Context, key string, form Form, m *Manifest, w Watch) (Checked, error) {
+	f, err := openFiles(filepath.Join(s.dir, key), form)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, erofs.ErrDamaged) || errors.Is(err, unix.EIO) {
+		w.Report("", damage(err))
 		return Checked{}, nil
 	}
 	if err != nil {
 		return Checked{}, fmt.Errorf("layer %s: %w", key, err)
 	}
 	defer f.Close()
-	if img, ok := f.(*imageFiles); ok {
+	if img, ok := f.(*imageFiles); ok && m.Form == EROFS {
 		sum, err := sumOfMetadata(img.f, m.MetaStart)
-		if err != nil {
+		switch {
+		case errors.Is(err, unix.EIO):
+			w.Report("", damage(err))
+		case err != nil:
 			return Checked{}, fmt.Errorf("layer %s: %w", key, err)
-		}
-		if sum != m.MetaSum {
-			report("", "metadata of the image differs")
+		case sum != m.MetaSum:
+			w.Report("", "metadata of the image differs")
 		}
 	}
-	c := &checker{ctx: ctx, files: f, report: report, buf: make([]byte, largeChunk)}
+	c := &checker{ctx: ctx, files: f, report: w.Report, read: w.Read, buf: make([]byte, largeChunk)}
 	for e, err := range m.Entries() {
 		if err == nil {
 			err = c.entry(&e)
@@ -71,6 +90,7 @@ type checker struct {
 	ctx    context.Context
 	files  files
 	report func(path, what string)
+	read   func(int64) // may be nil
 	done   Checked
 	buf    []byte
 	in     []openFolder // from the root to where we are
@@ -232,7 +252,7 @@ func (c *checker) content(e *Entry, in inode) error {
 	defer r.Close()
 	var sum xxhash.Digest
 	sum.Reset()
-	n, err := io.CopyBuffer(&sum, &interruptible{c.ctx, r}, c.buf)
+	n, err := io.CopyBuffer(&sum, &interruptible{c.ctx, r, c.read}, c.buf)
 	c.done.Files++
 	c.done.Bytes += n
 	switch {
@@ -248,15 +268,20 @@ func (c *checker) content(e *Entry, in inode) error {
 
 // interruptible lets a long file not hold up the end of the check.
 type interruptible struct {
-	ctx context.Context
-	r   io.Reader
+	ctx  context.Context
+	r    io.Reader
+	read func(int64) // may be nil
 }
 
 func (i *interruptible) Read(p []byte) (int, error) {
 	if err := i.ctx.Err(); err != nil {
 		return 0, err
 	}
-	return i.r.Read(p)
+	n, err := i.r.Read(p)
+	if i.read != nil {
+		i.read(int64(n))
+	}
+	return n, err
 }
 
 func damage(err error) string {

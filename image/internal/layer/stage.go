@@ -2,7 +2,6 @@ package layer
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -119,29 +118,30 @@ func (st *Stage) closeSink() error {
 }
 
 // Discard removes the stage: when it returns, its space is free again.
-func (st *Stage) Discard() error { return errors.Join(st.closeSink(), disk.RemoveAll(st.dir)) }
+func (st *Stage) Discard() error {
+	if st.dir == "" { // Replace has put it in place
+		return st.closeSink()
+	}
+	return errors.Join(st.closeSink(), disk.RemoveAll(st.dir))
+}
 
 // Commit brings the layer to the disk and makes it visible in one step. sync
 // is the caller's way to the disk, which it may share. If the layer is there
 // already, the stage is dropped.
 func (st *Stage) Commit(key string, i Info, sync func() error) error {
-	if !st.done {
-		return errors.New("commit: the layer is not complete")
-	}
-	i.Form = st.form
-	b, err := json.Marshal(i)
-	if err != nil {
+	if err := st.seal(i, sync); err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(st.dir, infoName), b, 0o600); err != nil {
-		return err
-	}
-	if err := sync(); err != nil {
-		return err
-	}
-	err = os.Rename(st.dir, filepath.Join(st.s.dir, key))
+	at := filepath.Join(st.s.dir, key)
+	err := os.Rename(st.dir, at)
 	if errors.Is(err, fs.ErrExist) {
-		return st.Discard()
+		if _, ok := st.s.Get(key); ok {
+			return st.Discard()
+		}
+		// What stands there is no layer: somebody has deleted files.
+		if err = st.s.Quarantine(key, false); err == nil {
+			err = os.Rename(st.dir, at)
+		}
 	}
 	if err != nil {
 		return err

@@ -46,6 +46,7 @@ type Info struct {
 //	KEY/mnt/            an empty folder to mount it at
 //	empty/              an empty folder
 //	tmp/                layers being unpacked; emptied by OpenStore
+//	retired/            layers that were replaced while containers used them: KEY-N
 //	trash/              deleted layers; removed in the background
 //
 // KEY is the hex of the layer's diff ID, or, for a layer that depends on the
