@@ -25,7 +25,12 @@ var mountAttrs = map[string]int{
 // mountOverlay mounts an overlay, the old way if need be. That takes paths, so the
 // layers have to have some then.
 func (r *rootfs) mountOverlay(dir string, m specs.Mount) error {
-	err := r.mountNewOverlay(dir, m)
+	restore, err := asContainersWrite()
+	if err != nil {
+		return fmt.Errorf("overlay: %w", err)
+	}
+	defer restore()
+	err = r.mountNewOverlay(dir, m)
 	if !errors.Is(err, errOldOverlay) {
 		return err
 	}

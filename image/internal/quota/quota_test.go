@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"unsafe"
@@ -119,7 +120,7 @@ func TestLimit(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(upper, "x"), make([]byte, 512<<10), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(work, "y"), make([]byte, 1<<20), 0o600); !errors.Is(err, unix.EDQUOT) && !errors.Is(err, unix.ENOSPC) {
+	if err := writeAsContainer(filepath.Join(work, "y"), make([]byte, 1<<20)); !errors.Is(err, unix.EDQUOT) && !errors.Is(err, unix.ENOSPC) {
 		t.Error("no limit for both together:", err)
 	}
 	used, limit, err := Usage(mnt, p)
@@ -132,4 +133,24 @@ func TestLimit(t *testing.T) {
 	if err := Drop(mnt, p); err != nil {
 		t.Error(err)
 	}
+}
+
+// writeAsContainer writes without CAP_SYS_RESOURCE, to which no quota applies.
+func writeAsContainer(path string, b []byte) error {
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread() // and never unlocked: the thread ends with its goroutine
+		header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+		var data [2]unix.CapUserData
+		err := unix.Capget(&header, &data[0])
+		data[0].Effective &^= 1 << unix.CAP_SYS_RESOURCE
+		if err == nil {
+			err = unix.Capset(&header, &data[0])
+		}
+		if err == nil {
+			err = os.WriteFile(path, b, 0o600)
+		}
+		done <- err
+	}()
+	return <-done
 }
