@@ -225,3 +225,39 @@ func ours() (n int) {
 	}
 	return n
 }
+
+// A config is fetched once for all pulls that need it, and not for longer than
+// they do.
+func TestConfigIsShared(t *testing.T) {
+	r, s := newRegistry(t), newStore(t, Options{})
+	img, l := bigImage()
+	push(t, r, "app:1", img)
+	reached, open := gate(r, "/blobs/"+digestOf(l))
+	defer open()
+	errs := make(chan error, 5)
+	for i := range cap(errs) {
+		go func() {
+			_, err := s.Pull(ctx, r.Host+"/app:1", PullOptions{Policy: Always})
+			errs <- err
+		}()
+		if i == 0 {
+			<-reached // the config of the first one is there, and not stored yet
+		}
+	}
+	for !s.waiting(cap(errs)) {
+		unix.Nanosleep(&unix.Timespec{Nsec: 1e6}, nil)
+	}
+	open()
+	for range cap(errs) {
+		if err := <-errs; err != nil {
+			t.Error(err)
+		}
+	}
+	all := r.Requests("GET /v2/app/blobs/")
+	if n := len(all) - len(getRequests(r, digestOf(l))); n != 1 {
+		t.Errorf("%d configs fetched: %q", n, all)
+	}
+	if n := len(s.flights.configs.m); n != 0 {
+		t.Errorf("%d configs are kept", n)
+	}
+}

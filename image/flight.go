@@ -15,6 +15,8 @@ import (
 type flights struct {
 	mu sync.Mutex
 	m  map[string]*flight
+
+	configs configs
 }
 
 // flight is one layer on its way. It ends when it is done, or when the last

@@ -140,6 +140,7 @@ func (p *pull) fromArchive(ctx context.Context, src *carried, id string, names [
 	if err != nil {
 		return nil, nil, s.stepFailed(StepResolve, p.name, err)
 	}
+	res.leave() // the archive has it, whoever else wants it
 	if err := p.admitAll(ctx, res, names); err != nil {
 		return nil, nil, err
 	}

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -30,6 +31,7 @@ type resolved struct {
 	manifest []byte
 	config   []byte
 	configID string
+	release  func() // of the config; nil: it was there
 	platform Platform
 	layers   []layerJob
 	size     int64
@@ -114,12 +116,28 @@ func (s *Store) resolveImage(ctx context.Context, from manifests, m *registry.Ma
 		return nil, err
 	}
 	res := &resolved{digest: m.Digest, manifest: m.Body, configID: man.Config.Digest.String()}
-	if res.config, err = s.blobs.Read(res.configID); err != nil {
-		if res.config, err = from.Small(ctx, man.Config, maxConfig); err != nil {
-			return nil, fmt.Errorf("config %s: %w", res.configID, err)
-		}
+	if res.config, err = s.blobs.Read(res.configID); err == nil {
+		return res, res.readConfig(man, p)
 	}
-	return res, res.readConfig(man, p)
+	res.config, err = s.flights.configs.fetch(ctx, res.configID, func() ([]byte, error) {
+		return from.Small(ctx, man.Config, maxConfig)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("config %s: %w", res.configID, err)
+	}
+	res.release = sync.OnceFunc(func() { s.flights.configs.leave(res.configID) })
+	if err := res.readConfig(man, p); err != nil {
+		res.leave()
+		return nil, err
+	}
+	return res, nil
+}
+
+// leave lets go of what was fetched for the pull.
+func (res *resolved) leave() {
+	if res.release != nil {
+		res.release()
+	}
 }
 
 // readConfig matches the manifest's layers with the config's diff IDs.

@@ -74,6 +74,9 @@ type pull struct {
 // registry can have anything else under it.
 func (p *pull) local(ctx context.Context, offline bool) (Image, bool, error) {
 	s := p.s
+	if err := p.trusted(ctx); err != nil {
+		s.log.Warn("a layer that a power cut has damaged has to be pulled again", "image", p.name, "err", err)
+	}
 	s.mu.Lock()
 	rec, ok := p.findLocked()
 	s.mu.Unlock()
@@ -105,6 +108,17 @@ func (p *pull) findLocked() (index.Image, bool) {
 	return rec, ok && p.satisfiedBy(rec)
 }
 
+// trusted looks at layers that a power cut may have damaged.
+func (p *pull) trusted(ctx context.Context) error {
+	p.s.mu.Lock()
+	digest, ok := p.s.idx.Names[p.name]
+	p.s.mu.Unlock()
+	if !ok {
+		digest = p.ref.digest()
+	}
+	return p.s.trusted(ctx, digest)
+}
+
 func (p *pull) satisfiedBy(rec index.Image) bool {
 	have, err := ParsePlatform(rec.Platform)
 	if err == nil && p.platform.rank(have) < 0 {
@@ -126,6 +140,7 @@ func (p *pull) run(ctx context.Context) (Image, error) {
 	if err != nil {
 		return Image{}, s.stepFailed(StepResolve, p.name, err)
 	}
+	defer res.leave()
 	if err := p.admit(ctx, admission{digest: res.digest, indexes: res.indexes, repo: repo}); err != nil {
 		return Image{}, err
 	}
@@ -353,6 +368,7 @@ func (s *Store) nameLocked(name string, rec index.Image) error {
 		return err
 	}
 	s.idx = next
+	s.seals.kick()
 	return nil
 }
 
