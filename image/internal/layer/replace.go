@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -91,7 +92,7 @@ func (s *Store) retire(path, key string, keep bool) error {
 	if err != nil {
 		return err
 	}
-	if err := os.Rename(path, to); err != nil { // an empty folder gives way
+	if err := unix.Rename(path, to); err != nil { // an empty folder gives way, unlike with os.Rename
 		return errors.Join(err, os.Remove(to))
 	}
 	return errors.Join(disk.SyncDir(dir), disk.SyncDir(s.dir))
@@ -122,6 +123,44 @@ func (s *Store) Quarantine(key string, keep bool) error {
 		return nil
 	}
 	return errors.Join(s.retire(path, key, keep), disk.SyncDir(s.dir))
+}
+
+// Look tells whether a layer seems whole, as far as that can be seen without
+// reading the content of its files: a manifest that is not cut off, and a folder, or an
+// image with the metadata that it had.
+func (s *Store) Look(key string) error {
+	m, err := s.ReadManifest(key)
+	if errors.Is(err, ErrNoManifest) {
+		_, err := os.Lstat(s.Diff(key))
+		return err
+	}
+	if err != nil {
+		return err
+	}
+	defer m.Close()
+	f, err := openFiles(filepath.Join(s.dir, key), m.Form)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	img, ok := f.(*imageFiles)
+	if !ok {
+		return nil
+	}
+	sum, err := sumOfMetadata(img.f, m.MetaStart)
+	if err == nil && sum != m.MetaSum {
+		err = errors.New("metadata of the image differs")
+	}
+	return err
+}
+
+// Made is when a layer was committed.
+func (s *Store) Made(key string) (time.Time, bool) {
+	st, err := os.Stat(filepath.Join(s.dir, key, infoName))
+	if err != nil {
+		return time.Time{}, false
+	}
+	return st.ModTime(), true
 }
 
 // CheckStage compares the layer with the same one, unpacked anew: what to do
