@@ -56,6 +56,9 @@ func (s *Store) Prepare(ctx context.Context, digest, id, dir string, o PrepareOp
 	if err != nil {
 		return nil, fmt.Errorf("prepare %s: %w", id, err)
 	}
+	if err := s.trusted(ctx, digest); err != nil {
+		return nil, fmt.Errorf("prepare %s: %w", id, err)
+	}
 	stack, root, err := s.lease(digest, id, dir)
 	if err != nil {
 		return nil, fmt.Errorf("prepare %s: %w", id, err)

@@ -74,6 +74,9 @@ type pull struct {
 // registry can have anything else under it.
 func (p *pull) local(ctx context.Context, offline bool) (Image, bool, error) {
 	s := p.s
+	if err := p.trusted(ctx); err != nil {
+		s.log.Warn("a layer that a power cut has damaged has to be pulled again", "image", p.name, "err", err)
+	}
 	s.mu.Lock()
 	rec, ok := p.findLocked()
 	s.mu.Unlock()
@@ -103,6 +106,17 @@ func (p *pull) findLocked() (index.Image, bool) {
 	}
 	rec, ok := p.s.idx.Images[digest]
 	return rec, ok && p.satisfiedBy(rec)
+}
+
+// trusted looks at layers that a power cut may have damaged.
+func (p *pull) trusted(ctx context.Context) error {
+	p.s.mu.Lock()
+	digest, ok := p.s.idx.Names[p.name]
+	p.s.mu.Unlock()
+	if !ok {
+		digest = p.ref.digest()
+	}
+	return p.s.trusted(ctx, digest)
 }
 
 func (p *pull) satisfiedBy(rec index.Image) bool {
@@ -354,6 +368,7 @@ func (s *Store) nameLocked(name string, rec index.Image) error {
 		return err
 	}
 	s.idx = next
+	s.seals.kick()
 	return nil
 }
 

@@ -60,6 +60,11 @@ type Store struct {
 	sizes sizes
 
 	vouched vouched
+	seals   *seals
+
+	verifying sync.Mutex // held by a Verify
+	suspects  suspects   // after a power cut
+	idle      idle       // work that nobody waits for
 
 	chosen func() Form // of new layers
 
@@ -95,6 +100,7 @@ func Open(o Options) (_ *Store, err error) {
 	}
 	s.registries.Store(how)
 	s.vouched.path = trustPath(root)
+	s.seals = newSeals(root, o.Logger)
 	if s.chosen, err = chooseForm(o.Form, root, o.Logger); err != nil {
 		return nil, fmt.Errorf("image store: %w", err)
 	}
@@ -121,6 +127,11 @@ func Open(o Options) (_ *Store, err error) {
 	if s.layers, err = layer.OpenStore(filepath.Join(root, "layers"), o.Logger); err != nil {
 		return nil, fmt.Errorf("image store: %w", err)
 	}
+	if err = s.afterBoot(images); err != nil {
+		s.layers.Close()
+		return nil, fmt.Errorf("image store: %w", err)
+	}
+	s.idle.start(s.seal, s.checkSuspects)
 	return s, nil
 }
 
@@ -147,8 +158,9 @@ func lockFile(path string) (*os.File, error) {
 // Close releases the lock on Root. No pull may be running. Deleted layers whose
 // files are not gone yet are left to the next Open.
 func (s *Store) Close() error {
+	s.idle.stop()
 	s.layers.Close()
-	return s.lock.Close()
+	return errors.Join(s.closeBoot(), s.lock.Close())
 }
 
 // Platform is what an image is made for.

@@ -43,6 +43,16 @@ func (s *Store) Check(ctx context.Context, digest string, read func(n int64)) (i
 	}
 }
 
+// Path is where a blob stands, for the calls that take no more than that; "" if the
+// digest is none.
+func (s *Store) Path(digest string) string {
+	h, err := CheckDigest(digest)
+	if err != nil {
+		return ""
+	}
+	return s.path("sha256", h)
+}
+
 // SetAside takes a damaged blob out of the way of a good one. restore brings it
 // back if none has come, and is rid of it otherwise.
 func (s *Store) SetAside(digest string) (restore func() error, err error) {
@@ -60,6 +70,15 @@ func (s *Store) SetAside(digest string) (restore func() error, err error) {
 		}
 		return os.Rename(to, from)
 	}, nil
+}
+
+// Drop deletes a damaged blob, but not what is known of it.
+func (s *Store) Drop(digest string) error {
+	h, err := CheckDigest(digest)
+	if err != nil {
+		return err
+	}
+	return removeIfThere(s.path("sha256", h))
 }
 
 // Replace stores a small blob whose bytes were checked, whatever stands there.

@@ -4,7 +4,8 @@
 //
 // On disk, below the folder it is given:
 //
-//	index.json   images by manifest digest, and names; replaced as a whole
+//	index.json   images by manifest digest, and names; replaced as a whole. The
+//	             version before is index.json.old
 //	leases/ID    one lease: the image that run ID uses
 //	used/HEX     empty; its time is the last use of the image with that digest
 //	sizes.json   what layers take on disk; may be deleted at any time
@@ -59,6 +60,10 @@ type Index struct {
 	Images  map[string]Image  `json:"images"` // by manifest digest
 	Names   map[string]string `json:"names"`  // to the manifest digest
 
+	// Recovered says what was wrong with index.json, if Open had to go back to the
+	// version before it, or to none.
+	Recovered string `json:"-"`
+
 	dir string
 }
 
@@ -68,15 +73,12 @@ func Open(dir string) (*Index, error) {
 		return nil, err
 	}
 	x := &Index{Version: version, Images: map[string]Image{}, Names: map[string]string{}, dir: dir}
-	b, err := os.ReadFile(x.path())
+	err := x.read(x.path())
 	if errors.Is(err, fs.ErrNotExist) {
 		return x, nil
 	}
-	if err == nil {
-		err = json.Unmarshal(b, x)
-	}
-	if err == nil && x.Version > version {
-		err = fmt.Errorf("version %d is newer than this program", x.Version)
+	if errors.Is(err, errDamaged) {
+		return x.recover(err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", x.path(), err)
@@ -84,12 +86,58 @@ func Open(dir string) (*Index, error) {
 	return x, nil
 }
 
+var errDamaged = errors.New("damaged")
+
+func (x *Index) read(path string) error {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(b, x); err != nil {
+		return fmt.Errorf("%w: %w", errDamaged, err)
+	}
+	if x.Version > version {
+		return fmt.Errorf("version %d is newer than this program", x.Version)
+	}
+	if x.Images == nil || x.Names == nil {
+		return fmt.Errorf("%w: no images", errDamaged)
+	}
+	return nil
+}
+
+// recover goes on with the version before the damaged one, or with none: a store
+// that forgets an image is better than none at all. The damaged file stays.
+func (x *Index) recover(why error) (*Index, error) {
+	fresh := func() *Index {
+		return &Index{Version: version, Images: map[string]Image{}, Names: map[string]string{}, dir: x.dir}
+	}
+	old := fresh()
+	if err := old.read(x.before()); err != nil {
+		old = fresh()
+	}
+	old.Recovered = why.Error()
+	if err := os.Rename(x.path(), x.path()+".damaged"); err != nil {
+		return nil, err
+	}
+	return old, old.Save()
+}
+
+// before is the path of the version before.
+func (x *Index) before() string { return x.path() + ".old" }
+
 func (x *Index) path() string { return filepath.Join(x.dir, "index.json") }
 
 // Save makes the index durable.
 func (x *Index) Save() error {
 	b, err := json.MarshalIndent(x, "", "\t")
 	if err != nil {
+		return err
+	}
+	// The old version keeps a name, for the case that the disk loses the new one.
+	if err := remove(x.before()); err != nil {
+		return err
+	}
+	if err := os.Link(x.path(), x.before()); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	return disk.WriteFile(x.path(), append(b, '\n'), 0o600)
