@@ -39,9 +39,9 @@ const maxTries = 2
 
 // fly is the work of a flight: the blob is on disk and verified afterwards, and
 // the layer is either committed, if it stands for itself, or left in f.stage.
-func (s *Store) fly(ctx context.Context, f *flight, r *repository, j layerJob) error {
-	s.room.enter(f)
-	defer s.room.leave(f)
+func (s *Store) fly(ctx context.Context, f *flight, r *repository, j layerJob) (err error) {
+	s.room.enter(f, unpackedSize(j.desc))
+	defer func() { s.room.leave(f, err) }()
 	busy := s.sync.Begin()
 	defer busy.End()
 	for try := 1; ; try++ {
@@ -134,7 +134,7 @@ func (s *Store) land(ctx context.Context, w *watcher, busy *disk.Busy, free func
 			err = errors.Join(err, stage.Discard())
 		}
 	}()
-	res, unpackErr := stage.Unpack(ctx, w.src, layer.Options{})
+	res, unpackErr := stage.Unpack(ctx, w.src, layer.Options{Room: s.room.taker(f)})
 	if isNoSpace(unpackErr) { // the rest of the blob would not fit either
 		return s.stepFailed(StepUnpack, digest, unpackErr)
 	}
@@ -172,6 +172,9 @@ func (s *Store) land(ctx context.Context, w *watcher, busy *disk.Busy, free func
 	}
 	return s.stepFailed(StepCommit, digest, err)
 }
+
+// roomAlone is for what is unpacked from a stored blob.
+func (s *Store) roomAlone(n int64) error { return s.room.take(nil, n) }
 
 func infoOf(r layer.Result, chain string) layer.Info {
 	i := layer.Info{DiffID: r.DiffID, Dependent: r.Dependent, Size: r.Size, Entries: r.Entries, Root: r.Root, OpaqueRoot: r.OpaqueRoot}
@@ -221,7 +224,7 @@ func (s *Store) unpackAbove(ctx context.Context, j layerJob, form layer.Form, lo
 	if err != nil {
 		return "", s.stepFailed(StepUnpack, digest, err)
 	}
-	res, err := stage.Unpack(ctx, file, layer.Options{Lower: lower})
+	res, err := stage.Unpack(ctx, file, layer.Options{Lower: lower, Room: s.roomAlone})
 	if err == nil && res.DiffID != j.diffID {
 		err = fmt.Errorf("%w: the stored blob unpacks to %s, not %s", ErrCorrupt, res.DiffID, j.diffID)
 	}

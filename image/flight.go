@@ -27,6 +27,8 @@ type flight struct {
 	done   chan struct{}
 	err    error // set before done is closed
 
+	asked, left int64 // bytes of content, for the room, whose lock they are below
+
 	mu     sync.Mutex
 	seats  []*seat
 	last   news

@@ -50,6 +50,7 @@ type room struct {
 	mu      sync.Mutex
 	claims  map[string]*roomClaim // by flight
 	flying  []*flight             // the oldest first
+	turned  map[string]int64      // by flight: unpacked bytes that had no room; more than was estimated
 	seen    disk.Stat             // what statfs said
 	seenAt  time.Time
 	current func() time.Time
@@ -62,7 +63,7 @@ type roomClaim struct {
 }
 
 func newRoom(path string, option int64, statfs func(string) (disk.Stat, error)) *room {
-	return &room{path: path, option: option, statfs: statfs, claims: map[string]*roomClaim{}, current: time.Now}
+	return &room{path: path, option: option, statfs: statfs, claims: map[string]*roomClaim{}, turned: map[string]int64{}, current: time.Now}
 }
 
 // want is what a pull needs for one layer that is missing.
@@ -131,16 +132,31 @@ func (r *room) inodes(st disk.Stat) int64 {
 	return min(st.Inodes/100, keepInodes)
 }
 
-// enter and leave say which flights there are.
-func (r *room) enter(f *flight) {
+// enter says that there is a flight, which is expected to unpack to so many bytes.
+func (r *room) enter(f *flight, unpacked int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	f.left = unpacked
 	r.flying = append(r.flying, f)
 }
 
-func (r *room) leave(f *flight) {
+// maxTurned is how many layers are remembered that were larger than estimated.
+const maxTurned = 1000
+
+// leave says how a flight has ended. What a layer turned out to need at least is the
+// estimate for the next try: it is refused at once, or has more room than this one.
+func (r *room) leave(f *flight, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	switch {
+	case err == nil:
+		delete(r.turned, f.key)
+	case isNoSpace(err):
+		if len(r.turned) >= maxTurned {
+			clear(r.turned)
+		}
+		r.turned[f.key] = max(r.turned[f.key], f.asked+f.left)
+	}
 	for i, o := range r.flying {
 		if o == f {
 			r.flying = append(r.flying[:i], r.flying[i+1:]...)
@@ -149,12 +165,52 @@ func (r *room) leave(f *flight) {
 	}
 }
 
+// expect is what a layer will unpack to.
+func (r *room) expect(key string, d v1.Descriptor) int64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return max(unpackedSize(d), r.turned[key])
+}
+
+// taker is take for one unpack of a flight.
+func (r *room) taker(f *flight) func(int64) error {
+	r.mu.Lock()
+	f.asked = 0
+	r.mu.Unlock()
+	return func(need int64) error { return r.take(f, need) }
+}
+
+// take is asked before so many bytes of a layer's content are written: the reserve is
+// not for them. It may be for an older flight, as check will have the youngest give
+// way. f is nil for what is no flight.
+func (r *room) take(f *flight, need int64) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	st, err := r.statfs(r.path)
+	if err != nil {
+		return err
+	}
+	r.seen, r.seenAt = st, r.current()
+	e := &disk.NoSpaceError{Path: r.path, Free: st.Free, Need: need}
+	if f != nil {
+		f.asked += need
+	}
+	if f == nil || len(r.flying) == 0 || r.flying[len(r.flying)-1] == f {
+		e.Reserve = reserveOf(r.option, st.Total)
+	}
+	if need > st.Free-e.Reserve {
+		return e
+	}
+	return nil
+}
+
 // check notes what a flight still needs, and looks whether the reserve is
 // touched. Then the youngest flight has to give way: what the older ones have put
 // on the disk is worth more, and one that ends may be enough.
 func (r *room) check(f *flight, fetch, unpacked int64) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	f.left = unpacked
 	if c := r.claims[f.key]; c != nil {
 		c.fetch, c.unpacked = min(c.fetch, fetch), min(c.unpacked, unpacked)
 	}
@@ -201,7 +257,7 @@ func (s *Store) wants(res *resolved) []want {
 		seen[j.key()] = true
 		w := want{key: j.key(), fetch: s.blobs.Missing(j.desc.Digest.String(), j.desc.Size)}
 		if _, ok := s.layers.Find(j.diffID, j.chain); !ok {
-			w.unpacked = unpackedSize(j.desc)
+			w.unpacked = s.room.expect(j.key(), j.desc)
 		}
 		all = append(all, w)
 	}

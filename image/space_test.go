@@ -75,8 +75,8 @@ func TestYoungestGivesWay(t *testing.T) {
 	st := disk.Stat{Total: 10_000, Free: 99}
 	r := newRoom("/s", 100, func(string) (disk.Stat, error) { return st, nil })
 	old, young := &flight{key: "old"}, &flight{key: "young"}
-	r.enter(old)
-	r.enter(young)
+	r.enter(old, 0)
+	r.enter(young, 0)
 	if err := r.check(old, 1, 1); err != nil {
 		t.Error(err)
 	}
@@ -84,7 +84,7 @@ func TestYoungestGivesWay(t *testing.T) {
 	if !errors.Is(err, ErrNoSpace) || !strings.Contains(err.Error(), "30 B needed (10 B to fetch, about 20 B unpacked), 99 B free, 100 B have to stay free") {
 		t.Error(err)
 	}
-	r.leave(young)
+	r.leave(young, nil)
 	if err := r.check(old, 1, 1); err == nil {
 		t.Error("the last one went on")
 	}
@@ -146,4 +146,59 @@ func TestReserveStaysFree(t *testing.T) {
 	free = 4 << 20
 	s.room.mu.Unlock()
 	pullOK(t, s, r.Host+"/app:1")
+}
+
+// What is written is asked for: the youngest layer may not take the reserve, an older
+// one may, for a moment.
+func TestReserveIsNotTaken(t *testing.T) {
+	st := disk.Stat{Total: 10_000, Free: 1_000}
+	r := newRoom("/s", 100, func(string) (disk.Stat, error) { return st, nil })
+	old, young := &flight{key: "old"}, &flight{key: "young"}
+	r.enter(old, 0)
+	r.enter(young, 0)
+	if err := r.take(young, 901); !errors.Is(err, ErrNoSpace) || !strings.Contains(err.Error(), "901 B needed, 1000 B free, 100 B have to stay free") {
+		t.Error(err)
+	}
+	if err := r.take(nil, 901); !errors.Is(err, ErrNoSpace) {
+		t.Error("a repair took the reserve:", err)
+	}
+	for f, n := range map[*flight]int64{young: 900, old: 1000} {
+		if err := r.take(f, n); err != nil {
+			t.Error(f.key, err)
+		}
+	}
+	if err := r.take(old, 1001); !errors.Is(err, ErrNoSpace) {
+		t.Error(err)
+	}
+}
+
+// A layer that unpacks to more than was estimated ends before it takes the reserve. The
+// next try knows: it asks for all of it at once, before anything is fetched.
+func TestEstimateLearns(t *testing.T) {
+	r, s := newRegistry(t), newStore(t, Options{Reserve: 1 << 20})
+	free := int64(6 << 20)
+	s.statfs = func(string) (disk.Stat, error) { return disk.Stat{Total: 1 << 30, Free: free}, nil }
+	l := imagetest.NewLayer(entry{Name: "a", Body: strings.Repeat("x", 4<<20)}, entry{Name: "b", Body: strings.Repeat("y", 8<<20)})
+	push(t, r, "app:1", imagetest.Image{Layers: []imagetest.Layer{l}})
+	f := newFront(t, r)
+	_, err := s.Pull(ctx, f.Host+"/app:1", PullOptions{})
+	if !errors.Is(err, ErrNoSpace) || !strings.Contains(err.Error(), "8.0 MiB needed, 6.0 MiB free, 1.0 MiB have to stay free") {
+		t.Error(err)
+	}
+	if keys, err := s.layers.List(); err != nil || len(keys) > 0 {
+		t.Error("left:", keys, err)
+	}
+	before := f.of(digestOf(l)).requests
+	_, err = s.Pull(ctx, f.Host+"/app:1", PullOptions{})
+	if need, short := SpaceNeeded(err); !short || need < 12<<20 || need > 13<<20 {
+		t.Error(need, err)
+	}
+	if f.of(digestOf(l)).requests != before {
+		t.Error("fetched all the same")
+	}
+	free = 64 << 20
+	pullOK(t, s, f.Host+"/app:1")
+	if len(s.room.turned) > 0 {
+		t.Error("remembered for ever:", s.room.turned)
+	}
 }

@@ -160,7 +160,7 @@ func (s *Store) unpackStored(ctx context.Context, l index.Layer, form layer.Form
 	if err != nil {
 		return nil, layer.Result{}, err
 	}
-	res, err := stage.Unpack(ctx, &checkedReader{ctx: ctx, r: file}, layer.Options{Lower: lower})
+	res, err := stage.Unpack(ctx, &checkedReader{ctx: ctx, r: file}, layer.Options{Lower: lower, Room: s.roomAlone})
 	if err == nil && res.DiffID != l.DiffID {
 		err = fmt.Errorf("%w: the stored blob unpacks to %s", ErrCorrupt, res.DiffID)
 	}
