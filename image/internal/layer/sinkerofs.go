@@ -42,7 +42,13 @@ func newImageSink(path string) (*imageSink, error) {
 	return &imageSink{f: f, w: erofs.NewWriter(f, o), buf: make([]byte, imageBuf)}, nil
 }
 
-func (s *imageSink) close() error                                        { return s.f.Close() }
+// close waits for a write under way: after an unpack that has failed the file is
+// deleted, and its room has to be free when that is done.
+func (s *imageSink) close() error {
+	_ = s.w.Close() // what went wrong there has been said, or finish was not reached
+	return s.f.Close()
+}
+
 func (s *imageSink) failed() error                                       { return nil }
 func (s *imageSink) opaque() string                                      { return opaquePrivileged }
 func (s *imageSink) folder(*folder) error                                { return nil }
