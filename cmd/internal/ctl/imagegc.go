@@ -24,8 +24,8 @@ func imageGCCommand(a *app) *cobra.Command {
   wherry ctl image gc --explain nginx:1.27`,
 		Long: `The daemon does so by itself when the disk fills (gc in wherry.yaml). What a
 container uses, what the last revisions of a unit need and what is being pulled
-always stays. Without --all images with a name go only as far as the disk asks
-for it, the longest unused first.`,
+always stays. Without --all none goes that is younger than gc.min_age, and images
+with a name only as far as the disk asks for it, the longest unused first.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			format, err := f.parse()

@@ -58,7 +58,7 @@ the folder of an OCI layout. Prints the names of the images.`,
 	c.Flags().StringVarP(&f.input, "input", "i", "", "the archive; stdin if left out or -")
 	c.Flags().BoolVarP(&f.quiet, "quiet", "q", false, "no progress")
 	c.Flags().StringVar(&f.Name, "name", "", "name for an image that the archive has none for")
-	c.Flags().StringVar(&f.Platform, "platform", "", "os/architecture to take of an image for several, if not the host's")
+	c.Flags().StringVar(&f.Platform, "platform", "", "os/architecture to take of an image that has several, if not the host's")
 	f.format.add(c, "")
 	return c
 }

@@ -67,7 +67,7 @@ it prints the pull's id; status shows the pulls under way.`,
 	c.Flags().BoolVarP(&f.detach, "detach", "d", false, "leave it to the daemon and print the pull's id")
 	c.Flags().StringVar(&f.abort, "abort", "", "abort the pull with this `ID`")
 	c.Flags().StringVar(&f.Platform, "platform", "", "os/architecture, if not the host's")
-	c.Flags().StringVar(&f.Policy, "policy", "always", "always; newer, to do with what is there if the registry is away;\nmissing, to ask only for what is not there; never")
+	c.Flags().StringVar(&f.Policy, "policy", "always", "when to ask the registry: always; newer, which makes do with what is\nthere if the registry is away; missing, if nothing is there; never")
 	f.format.add(c, "")
 	_ = c.RegisterFlagCompletionFunc("policy", cobra.FixedCompletions(policies, cobra.ShellCompDirectiveNoFileComp))
 	_ = c.RegisterFlagCompletionFunc("abort", a.completeOperations)

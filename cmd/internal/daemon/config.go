@@ -55,7 +55,7 @@ var keys = []key[Config]{
 			p.readable(n, c.DockerConfig)
 		}
 	}},
-	{name: "layers", missing: "auto: erofs where the kernel can, else folder", set: setLayers},
+	{name: "layers", missing: "auto: erofs where the kernel mounts it from files (Linux 6.12), else folder", set: setLayers},
 	into("gc", gcKeys, func(c *Config) *Config { return c }),
 	into("logging", loggingKeys, func(c *Config) *unit.Logging { return &c.Logging }),
 	{name: "environment", later: true}, {name: "cgroup_driver", later: true},
@@ -80,10 +80,16 @@ var loggingKeys = []key[unit.Logging]{
 func keysHelp() string {
 	var b strings.Builder
 	b.WriteString("Keys of " + DefaultConfig + ", with their defaults:\n")
-	for _, l := range below("", keys) {
-		fmt.Fprintf(&b, "  %-42s %s\n", l.name, l.missing)
-	}
+	list(&b, below("", keys))
+	b.WriteString("\nKeys of a rule in registries.HOST.policy; the first rule that matches decides, and\nwhat none matches is accepted:\n")
+	list(&b, below("", ruleKeys))
 	return strings.TrimRight(b.String(), "\n")
+}
+
+func list(b *strings.Builder, lines []line) {
+	for _, l := range lines {
+		fmt.Fprintf(b, "  %-42s %s\n", l.name, l.missing)
+	}
 }
 
 // defaults is the configuration of an empty file. getenv gives DOCKER_CONFIG.

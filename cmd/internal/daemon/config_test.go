@@ -66,7 +66,7 @@ func TestDefaults(t *testing.T) {
 // The help names every key that exists, and its default.
 func TestHelpNamesTheKeys(t *testing.T) {
 	help := keysHelp()
-	for _, want := range []string{"root ", "network.subnet ", "registries.HOST.insecure ", "logging.max_file ", "registries.HOST.credentials.password_file ", "gc.high ", "/var/lib/wherry", "10MiB"} {
+	for _, want := range []string{"root ", "network.subnet ", "registries.HOST.insecure ", "logging.max_file ", "registries.HOST.credentials.password_file ", "gc.high ", "require ", "signers[].trusted_root ", "/var/lib/wherry", "10MiB"} {
 		if !strings.Contains(help, want) {
 			t.Errorf("no %q in\n%s", want, help)
 		}

@@ -11,18 +11,18 @@ var requirements = []string{string(image.Accept), string(image.Digests), string(
 
 // ruleKeys are those of one rule of a trust policy.
 var ruleKeys = []key[image.TrustRule]{
-	{name: "repository", set: func(r *image.TrustRule, n node, p *problems) { n.text(p, &r.Repository) }},
-	{name: "require", set: func(r *image.TrustRule, n node, p *problems) { r.Require = requirement(n, p) }},
-	{name: "signers", set: setSigners},
+	{name: "repository", missing: "all; a pattern of the name without the host: base/*, or base/** for any depth", set: func(r *image.TrustRule, n node, p *problems) { n.text(p, &r.Repository) }},
+	{name: "require", missing: "none, it must be there: accept, digest, signed or reject", set: func(r *image.TrustRule, n node, p *problems) { r.Require = requirement(n, p) }},
+	{name: "signers", set: setSigners, below: below("signers[]", signerKeys)},
 }
 
 var signerKeys = []key[image.Signer]{
-	{name: "key", set: func(s *image.Signer, n node, p *problems) { n.path(p, &s.Key) }},
-	{name: "identity", set: func(s *image.Signer, n node, p *problems) { n.text(p, &s.Identity) }},
-	{name: "identity_regexp", set: func(s *image.Signer, n node, p *problems) { n.text(p, &s.IdentityRegexp) }},
-	{name: "issuer", set: func(s *image.Signer, n node, p *problems) { n.text(p, &s.Issuer) }},
-	{name: "issuer_regexp", set: func(s *image.Signer, n node, p *problems) { n.text(p, &s.IssuerRegexp) }},
-	{name: "trusted_root", set: func(s *image.Signer, n node, p *problems) { n.path(p, &s.TrustedRoot) }},
+	{name: "key", missing: "none; a PEM public key, as of cosign generate-key-pair", set: func(s *image.Signer, n node, p *problems) { n.path(p, &s.Key) }},
+	{name: "identity", missing: "none; whom the certificate names, with issuer and trusted_root", set: func(s *image.Signer, n node, p *problems) { n.text(p, &s.Identity) }},
+	{name: "identity_regexp", missing: "none; instead of identity, for the whole of it", set: func(s *image.Signer, n node, p *problems) { n.text(p, &s.IdentityRegexp) }},
+	{name: "issuer", missing: "none; who vouched for the identity", set: func(s *image.Signer, n node, p *problems) { n.text(p, &s.Issuer) }},
+	{name: "issuer_regexp", missing: "none; instead of issuer", set: func(s *image.Signer, n node, p *problems) { n.text(p, &s.IssuerRegexp) }},
+	{name: "trusted_root", missing: "none; Sigstore's trusted_root.json, with identity; none is fetched", set: func(s *image.Signer, n node, p *problems) { n.path(p, &s.TrustedRoot) }},
 }
 
 // setPolicy reads a word for all repositories, one rule, or a list of them.
