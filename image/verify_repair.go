@@ -246,7 +246,7 @@ func (s *Store) repairSmall(ctx context.Context, digest string, recs []index.Ima
 			b, rerr = s.small(ctx, s.connect(ref, nil), digest, recs)
 		}
 		if rerr == nil {
-			return s.blobs.Replace(digest, b)
+			return s.blobs.Put(digest, b)
 		}
 		err = errors.Join(err, rerr)
 	}

@@ -110,6 +110,10 @@ func (s *Store) Open(digest string) (*os.File, error) {
 	return os.Open(s.path("sha256", h))
 }
 
+// maxRead bounds what Read takes into memory: a manifest can name anything that
+// is there as its config.
+const maxRead = 8 << 20
+
 // Read returns a small blob and checks it again.
 func (s *Store) Read(digest string) ([]byte, error) {
 	f, err := s.Open(digest)
@@ -117,9 +121,12 @@ func (s *Store) Read(digest string) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	b, err := io.ReadAll(f)
+	b, err := io.ReadAll(io.LimitReader(f, maxRead+1))
 	if err != nil {
 		return nil, err
+	}
+	if len(b) > maxRead {
+		return nil, fmt.Errorf("blob %s: more than %d MiB, too large for what it is taken for", digest, maxRead>>20)
 	}
 	if got := Digest(b); got != digest {
 		return nil, &MismatchError{Want: digest, Got: got}
@@ -133,9 +140,10 @@ func Digest(b []byte) string {
 	return "sha256:" + hex.EncodeToString(sum[:])
 }
 
-// Put stores a small blob whose bytes were checked.
+// Put stores a small blob whose bytes were checked, in the place of a damaged one
+// too.
 func (s *Store) Put(digest string, b []byte) error {
-	if _, ok := s.Size(digest); ok {
+	if _, err := s.Read(digest); err == nil {
 		return nil
 	}
 	w, err := s.Create(digest, int64(len(b)))

@@ -80,16 +80,3 @@ func (s *Store) Drop(digest string) error {
 	}
 	return removeIfThere(s.path("sha256", h))
 }
-
-// Replace stores a small blob whose bytes were checked, whatever stands there.
-func (s *Store) Replace(digest string, b []byte) error {
-	w, err := s.Create(digest, int64(len(b)))
-	if err != nil {
-		return err
-	}
-	defer w.Abort()
-	if _, err := w.Write(b); err != nil {
-		return err
-	}
-	return w.Commit()
-}

@@ -29,13 +29,52 @@ func TestIndexIsKept(t *testing.T) {
 }
 
 func TestIndexFromElsewhere(t *testing.T) {
-	for content, want := range map[string]string{"{": "index.json: unexpected end", `{"version":99}`: "version 99 is newer"} {
+	for content, want := range map[string]string{`{"version":99}`: "version 99 is newer"} {
 		dir := t.TempDir()
 		if err := os.WriteFile(filepath.Join(dir, "index.json"), []byte(content), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := Open(dir); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", content, err)
+		}
+	}
+}
+
+// A damaged index gives way to the version before it, or to none.
+func TestDamagedIndex(t *testing.T) {
+	for _, content := range []string{"", "{", `{"version":1,"images":null}`} {
+		dir := t.TempDir()
+		x, err := Open(dir)
+		if err != nil || x.Recovered != "" {
+			t.Fatal(err, x.Recovered)
+		}
+		harm := func() {
+			if err := os.WriteFile(filepath.Join(dir, "index.json"), []byte(content), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if x, err = Open(dir); err != nil || x.Recovered == "" {
+				t.Fatalf("%q: %v", content, err)
+			}
+		}
+		harm()
+		if len(x.Images) != 0 {
+			t.Error(x)
+		}
+		for _, name := range []string{"first", "second"} {
+			x.Names[name] = "m"
+			if err := x.Save(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		harm()
+		if len(x.Names) != 1 || x.Names["first"] != "m" {
+			t.Errorf("%q: %v", content, x.Names)
+		}
+		if b, err := os.ReadFile(filepath.Join(dir, "index.json.damaged")); err != nil || string(b) != content {
+			t.Errorf("%q %v", b, err)
+		}
+		if again, err := Open(dir); err != nil || again.Recovered != "" || len(again.Names) != 1 {
+			t.Error(again, err)
 		}
 	}
 }
