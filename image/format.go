@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"github.com/wherry-run/wherry/image/internal/blob"
+	"github.com/wherry-run/wherry/image/internal/overlay"
 	"github.com/wherry-run/wherry/image/internal/registry"
 )
 
@@ -92,8 +93,8 @@ func parseManifest(m *registry.Manifest) (*v1.Manifest, error) {
 	if what, t := artifact(man.ArtifactType, man.Config.MediaType); what != "" {
 		return nil, fmt.Errorf("not a container image, but %s: its config is of type %q", what, t)
 	}
-	if len(man.Layers) > maxImageDepth {
-		return nil, fmt.Errorf("%d layers, more than the %d that overlayfs takes", len(man.Layers), maxImageDepth)
+	if len(man.Layers) > overlay.MaxLower {
+		return nil, fmt.Errorf("%d layers, more than the %d that overlayfs takes", len(man.Layers), overlay.MaxLower)
 	}
 	total := int64(0)
 	for _, d := range append(slices.Clone(man.Layers), man.Config) {

@@ -8,6 +8,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"github.com/wherry-run/wherry/image/internal/blob"
+	"github.com/wherry-run/wherry/image/internal/overlay"
 	"github.com/wherry-run/wherry/image/internal/registry"
 )
 
@@ -76,7 +77,7 @@ func FuzzManifest(f *testing.F) {
 			return
 		}
 		size := man.Config.Size + int64(len(body))
-		if len(res.layers) != len(man.Layers) || len(res.layers) > maxImageDepth {
+		if len(res.layers) != len(man.Layers) || len(res.layers) > overlay.MaxLower {
 			t.Fatalf("%d layers of %d", len(res.layers), len(man.Layers))
 		}
 		for _, l := range res.layers {

@@ -19,9 +19,8 @@ import (
 
 const (
 	maxConfig     = 8 << 20
-	maxImageDepth = 500 // lower folders of one overlay mount
-	maxIndexDepth = 4   // indexes in indexes, and the manifest
-	maxFinds      = 32  // manifests and indexes that are fetched to find one image
+	maxIndexDepth = 4  // indexes in indexes, and the manifest
+	maxFinds      = 32 // manifests and indexes that are fetched to find one image
 )
 
 // resolved is what a name stands for, all of it small.
