@@ -113,3 +113,19 @@ func upTo(n int) func(context.Context, int, error) error {
 		return nil
 	}
 }
+
+// TestReadIsBounded: what is read into memory is small, whatever names it.
+func TestReadIsBounded(t *testing.T) {
+	s, large := open(t), make([]byte, maxRead+1)
+	for _, b := range [][]byte{large, large[1:]} {
+		if err := s.Put(Digest(b), b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := s.Read(Digest(large)); err == nil || !strings.Contains(err.Error(), "more than 8 MiB") {
+		t.Error(err)
+	}
+	if _, err := s.Read(Digest(large[1:])); err != nil {
+		t.Error(err)
+	}
+}

@@ -125,7 +125,7 @@ func (u *unpacker) settleAbove(f *folder, p string, lower *Lower) (merged bool, 
 	}
 	n, err := nodeFrom(in)
 	if err == nil {
-		f.node.describe(&n.Inode)
+		err = u.tree.describe(f, n)
 	}
 	return true, err
 }

@@ -52,10 +52,9 @@ func (u *unpacker) rootEntry(h *tar.Header) error {
 	if err != nil {
 		return err
 	}
-	u.tree.root.node.describe(&n.Inode)
 	u.tree.root.explicit = true
 	u.res.Root = &RootMeta{Mode: n.Mode & 0o7777, UID: int(n.UID), GID: int(n.GID)}
-	return nil
+	return u.tree.describe(u.tree.root, n)
 }
 
 // whiteout marks a name, or the folder itself, as deleted below this layer.
@@ -121,9 +120,8 @@ func (u *unpacker) makeFolder(parent *folder, name string, n *node) error {
 	if old, ok := parent.kids[name]; ok && old.dir != nil {
 		u.recallOne(old.dir)
 		old.dir.copied = false
-		old.describe(&n.Inode)
 		old.dir.explicit = true
-		return nil
+		return u.tree.describe(old.dir, n)
 	}
 	replaced, err := u.claim(parent, name)
 	if err != nil {
@@ -136,8 +134,7 @@ func (u *unpacker) makeFolder(parent *folder, name string, n *node) error {
 	// If something else stood here, or its deletion was marked, the folder of
 	// that name in the lower layers is gone.
 	f.opaque, f.fresh, f.explicit = replaced, replaced, true
-	f.node.describe(&n.Inode)
-	return nil
+	return u.tree.describe(f, n)
 }
 
 func (u *unpacker) newFolder(parent *folder, name string) (*folder, error) {

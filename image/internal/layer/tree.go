@@ -144,20 +144,38 @@ func (t *tree) put(f *folder, name string, n *node) error {
 	if err := checkName(f, name); err != nil {
 		return err
 	}
-	cost := int64(nodeCost + len(name) + len(n.Target))
-	for k, v := range n.Xattrs {
-		cost += int64(len(k) + len(v) + 64)
-	}
+	cost := int64(nodeCost+len(name)+len(n.Target)) + xattrCost(n.Xattrs)
 	if n.dir != nil {
 		cost += folderCost
 	}
-	if t.left -= cost; t.left < 0 {
-		return fmt.Errorf("archive has too many entries: they take more than %s of memory", disk.Bytes(t.limit))
+	if err := t.charge(cost); err != nil {
+		return err
 	}
 	// The name is a piece of a path, which would stay in memory with it.
 	f.kids[strings.Clone(name)] = n
 	n.names++
 	return nil
+}
+
+// describe gives a folder the attributes that an entry has for it.
+func (t *tree) describe(f *folder, n *node) error {
+	f.node.describe(&n.Inode)
+	return t.charge(xattrCost(n.Xattrs))
+}
+
+// charge takes memory off what the tree may still take.
+func (t *tree) charge(cost int64) error {
+	if t.left -= cost; t.left < 0 {
+		return fmt.Errorf("archive has too many entries: they take more than %s of memory", disk.Bytes(t.limit))
+	}
+	return nil
+}
+
+func xattrCost(xattrs map[string]string) (cost int64) {
+	for k, v := range xattrs {
+		cost += int64(len(k) + len(v) + 64)
+	}
+	return cost
 }
 
 // newFolder makes a folder that no archive describes yet.

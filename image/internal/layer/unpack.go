@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"path/filepath"
 
 	"golang.org/x/sync/errgroup"
@@ -213,7 +214,8 @@ func (u *unpacker) room(size int64, sparse bool) error {
 	switch {
 	case sparse:
 		// How much of it is data, nobody knows; but zeros, too, take time to read.
-		if u.sparse += size; u.sparse <= maxSparse {
+		// The sum must not overflow: an archive may claim any size.
+		if u.sparse += min(size, math.MaxInt64-u.sparse); u.sparse <= maxSparse {
 			return nil
 		}
 		size = u.sparse
