@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/wherry-run/wherry/integration/harness"
@@ -38,7 +39,7 @@ func TestVM(t *testing.T) {
 	}
 	for _, story := range stories {
 		t.Run(filepath.Base(story), func(t *testing.T) {
-			out, err := exec.Command("vm/run.sh", "-t", "600", story,
+			out, err := exec.Command("vm/run.sh", "-t", "600", "-b", boots(t, story), story,
 				filepath.Join(bin, "wherry"), filepath.Join(bin, "wherry-keeper"), demo, groups, "../cgroup/testdata").CombinedOutput()
 			t.Logf("%s", out)
 			if exit, ok := err.(*exec.ExitError); ok && exit.ExitCode() == 125 {
@@ -49,4 +50,18 @@ func TestVM(t *testing.T) {
 			}
 		})
 	}
+}
+
+// boots is how often the machine of a story boots: a line "# boots: N" says so.
+func boots(t *testing.T, story string) string {
+	text, err := os.ReadFile(story)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		if n, ok := strings.CutPrefix(strings.TrimSpace(line), "# boots: "); ok {
+			return n
+		}
+	}
+	return "1"
 }

@@ -21,7 +21,7 @@ import (
 )
 
 // states is how many states are judged for each form of layers.
-const states = 120
+const states = 100
 
 // process is a worker.
 type process struct {
@@ -218,7 +218,10 @@ func survivors(rnd *rand.Rand, since []event, m *medium) (kind string) {
 
 func TestPowerCut(t *testing.T) {
 	for _, form := range []image.Form{image.Folder, image.EROFS} {
-		t.Run(string(form), func(t *testing.T) { testPowerCut(t, form) })
+		t.Run(string(form), func(t *testing.T) {
+			t.Parallel() // most of the time goes into waiting for flushes
+			testPowerCut(t, form)
+		})
 	}
 }
 
