@@ -53,10 +53,22 @@
 //
 //	blobs/   manifests, configs and compressed layers by digest (internal/blob)
 //	layers/  each layer unpacked in a folder of its own (internal/layer)
-//	images/  index.json, leases/ and the lock (internal/index), trust.json
+//	images/  index.json, leases/ and the lock (internal/index), trust.json,
+//	         boot.json (unclean.go) and verity.json (seal.go)
 //
 // Compressed layers stay after they were unpacked: they are what a damaged
 // layer is repaired from and what an image is saved from.
+//
+// # Damage
+//
+// A layer has a manifest with a checksum of every file; Verify compares the two, and
+// repairs a layer beside the damaged one, which gives way in one step. Where the
+// file system has fs-verity, the kernel checks what is read of blobs and images of
+// layers. After a power cut, which boot.json tells from a clean end and from the death
+// of the process alone, Open looks at everything but the content of files, and
+// layers made since the boot before are read before they are used: by Prepare and Pull, or in
+// idle time. What is damaged is dropped, and made again from its blob if
+// that is there.
 //
 // # Invariants
 //
