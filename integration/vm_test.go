@@ -26,13 +26,8 @@ func TestVM(t *testing.T) {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build of the demo: %v\n%s", err, out)
 	}
-	// The tests of package cgroup that skip here: the machine has no cgroup v2 alone.
-	groups := filepath.Join(t.TempDir(), "cgroup.test")
-	build = exec.Command("go", "test", "-c", "-o", groups, "../cgroup")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build of cgroup's tests: %v\n%s", err, out)
-	}
+	// Tests that skip here: the machine has no cgroup v2 alone, and its kernel no quotas of ext4.
+	groups, quotas := testBinary(t, "../cgroup"), testBinary(t, "../image/internal/quota")
 	stories, err := filepath.Glob("vm/stories/*.sh")
 	if err != nil || len(stories) == 0 {
 		t.Fatalf("no stories: %v", err)
@@ -40,7 +35,7 @@ func TestVM(t *testing.T) {
 	for _, story := range stories {
 		t.Run(filepath.Base(story), func(t *testing.T) {
 			out, err := exec.Command("vm/run.sh", "-t", "600", "-b", boots(t, story), story,
-				filepath.Join(bin, "wherry"), filepath.Join(bin, "wherry-keeper"), demo, groups, "../cgroup/testdata").CombinedOutput()
+				filepath.Join(bin, "wherry"), filepath.Join(bin, "wherry-keeper"), demo, groups, quotas, "../cgroup/testdata").CombinedOutput()
 			t.Logf("%s", out)
 			if exit, ok := err.(*exec.ExitError); ok && exit.ExitCode() == 125 {
 				t.Fatal("the virtual machine did not run: is it built (integration/vm/build.sh)?")
@@ -50,6 +45,17 @@ func TestVM(t *testing.T) {
 			}
 		})
 	}
+}
+
+func testBinary(t *testing.T, pkg string) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), filepath.Base(pkg)+".test")
+	build := exec.Command("go", "test", "-c", "-o", file, pkg)
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build of the tests of %s: %v\n%s", pkg, err, out)
+	}
+	return file
 }
 
 // boots is how often the machine of a story boots: a line "# boots: N" says so.

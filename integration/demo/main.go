@@ -4,11 +4,13 @@
 //	demo registry ADDRESS   serve the image ADDRESS/web:latest until killed
 //	demo web                what the image runs: a page on port 8080
 //	demo true               nothing, well: something to exec, as the image holds no other program
+//	demo fill FILE MIB      write a file of that size to the disk
 package main
 
 import (
 	"archive/tar"
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -16,6 +18,7 @@ import (
 	"net/http"
 	"os"
 	"runtime"
+	"strconv"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
@@ -35,8 +38,10 @@ func main() {
 	case len(os.Args) == 3 && os.Args[1] == "registry":
 		err = serveRegistry(os.Args[2])
 	case len(os.Args) == 2 && os.Args[1] == "true":
+	case len(os.Args) == 4 && os.Args[1] == "fill":
+		err = fill(os.Args[2], os.Args[3])
 	default:
-		err = fmt.Errorf("usage: demo registry ADDRESS | demo web | demo true")
+		err = fmt.Errorf("usage: demo registry ADDRESS | demo web | demo true | demo fill FILE MIB")
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "error:", err)
@@ -52,6 +57,23 @@ func web() error {
 		fmt.Printf("%s %s from %s\n", r.Method, r.URL.Path, r.RemoteAddr)
 		fmt.Fprintf(w, "hello from %s, up for %v\n", host, time.Since(start).Round(time.Millisecond))
 	}))
+}
+
+func fill(file, mib string) error {
+	n, err := strconv.Atoi(mib)
+	if err != nil {
+		return err
+	}
+	f, err := os.Create(file)
+	if err != nil {
+		return err
+	}
+	for range n {
+		if _, err := f.Write(make([]byte, 1<<20)); err != nil {
+			return err
+		}
+	}
+	return errors.Join(f.Sync(), f.Close())
 }
 
 func serveRegistry(addr string) error {
