@@ -131,7 +131,7 @@ var defaultRoot = layer.RootMeta{Mode: 0o755}
 // sees as the attributes of "/".
 func writableLayer(dir string, stack *overlay.Stack, root *layer.RootMeta) error {
 	stack.Upper, stack.Work = filepath.Join(dir, "upper"), filepath.Join(dir, "work")
-	if err := os.MkdirAll(dir, 0o711); err != nil {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
 	if err := os.Mkdir(stack.Work, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
@@ -147,7 +147,7 @@ func readOnlyRoot(dir string, stack *overlay.Stack, root *layer.RootMeta) error 
 		return nil
 	}
 	top := filepath.Join(dir, "root")
-	if err := os.MkdirAll(dir, 0o711); err != nil {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
 	if err := makeRoot(top, root); err != nil {

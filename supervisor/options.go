@@ -166,6 +166,21 @@ func realFolder(path string) (string, error) {
 	return filepath.EvalSymlinks(abs)
 }
 
+// closeToOthers keeps the host's users out of what containers write: a setuid program
+// that root of a container leaves in a layer or volume must not be there for
+// them to run (as with CVE-2021-41103 of containerd). The mounts are made by root.
+func (p paths) closeToOthers() error {
+	for _, dir := range []string{p.runs(), filepath.Join(p.root, "volumes")} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return err
+		}
+		if err := os.Chmod(dir, 0o700); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (p paths) state() string                { return filepath.Join(p.root, "state.db") }
 func (p paths) events() string               { return filepath.Join(p.root, "events") }
 func (p paths) runs() string                 { return filepath.Join(p.root, "runs") }

@@ -97,7 +97,7 @@ func writeRecord(p paths, rec record) error {
 		return err
 	}
 	path := p.record(rec.Run)
-	if err := os.MkdirAll(filepath.Dir(path), 0o711); err != nil {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
 	}
 	if err := os.WriteFile(path+".new", raw, 0o600); err != nil {

@@ -102,7 +102,7 @@ func New(o Options) (_ *Supervisor, err error) {
 		}
 		s.locks = append(s.locks, l)
 	}
-	if err := os.MkdirAll(s.paths.runs(), 0o711); err != nil {
+	if err := s.paths.closeToOthers(); err != nil {
 		return nil, err
 	}
 	if s.store, err = state.Open(s.paths.state()); err != nil {
