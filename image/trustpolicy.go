@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path"
 	"slices"
@@ -30,12 +31,28 @@ type policies struct {
 
 func newPolicies(o Options) policies {
 	p := policies{rules: map[string][]TrustRule{}, keyless: o.Keyless}
-	for host, r := range o.Registries {
-		if r.Policy != nil {
-			p.rules[host] = r.Policy
+	for _, host := range slices.Sorted(maps.Keys(o.Registries)) {
+		// Of several names of one registry the usual one counts.
+		r := o.Registries[host]
+		if known := policyHost(host); r.Policy != nil && (host == known || p.rules[known] == nil) {
+			p.rules[known] = r.Policy
 		}
 	}
 	return p
+}
+
+// policyHost is a registry's one name: another way to write it must not lead around
+// its policy.
+func policyHost(host string) string {
+	host = strings.ToLower(host)
+	if bare, port, ok := strings.Cut(host, ":"); ok && strings.TrimLeft(port, "0") == "443" {
+		host = bare
+	}
+	switch host {
+	case name.DefaultRegistry, "registry-1.docker.io", "registry.docker.io", "registry.hub.docker.com":
+		return "docker.io"
+	}
+	return host
 }
 
 // check finds what would make a rule refuse everything.
@@ -87,11 +104,7 @@ type decision struct {
 // not open it.
 func (p policies) decide(r reference) decision {
 	repository := r.Context().RepositoryStr()
-	host, _, _ := strings.Cut(r.repository(), "/")
-	for _, key := range []string{host, r.Context().RegistryStr(), "*"} {
-		if key == name.DefaultRegistry && host != key {
-			key = "index.docker.io"
-		}
+	for _, key := range []string{policyHost(r.Context().RegistryStr()), "*"} {
 		rules, ok := p.rules[key]
 		if !ok {
 			continue
