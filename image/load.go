@@ -18,6 +18,7 @@ import (
 	"github.com/wherry-run/wherry/image/internal/archive"
 	"github.com/wherry-run/wherry/image/internal/blob"
 	"github.com/wherry-run/wherry/image/internal/layer"
+	"github.com/wherry-run/wherry/image/internal/overlay"
 	"github.com/wherry-run/wherry/image/internal/registry"
 )
 
@@ -89,7 +90,7 @@ type loadable struct {
 }
 
 func (s *Store) load(ctx context.Context, files *archive.Files, o LoadOptions) ([]Image, error) {
-	src := &carried{files: files, made: map[string]*registry.Manifest{}, where: map[string]string{}}
+	src := &carried{files: files, made: map[string]*registry.Manifest{}, where: map[string]string{}, known: map[string]v1.Descriptor{}}
 	list, err := src.images()
 	if err != nil {
 		return nil, fmt.Errorf("load: %w", err)
@@ -253,6 +254,7 @@ type carried struct {
 	files *archive.Files
 	made  map[string]*registry.Manifest // of docker archives, which have none
 	where map[string]string             // files of blobs that do not stand at their OCI place
+	known map[string]v1.Descriptor      // what describe has found out, by type and file
 }
 
 func (c *carried) file(digest string) string { return cmp.Or(c.where[digest], blobPath(digest)) }
@@ -385,6 +387,9 @@ func (c *carried) makeManifest(img dockerImage) (*registry.Manifest, error) {
 	if man.Config, err = c.describe(img.Config, types.OCIConfigJSON); err != nil {
 		return nil, fmt.Errorf("config: %w", err)
 	}
+	if len(img.Layers) > overlay.MaxLower {
+		return nil, fmt.Errorf("%d layers, more than the %d that overlayfs takes", len(img.Layers), overlay.MaxLower)
+	}
 	for _, l := range img.Layers {
 		d, err := c.describe(l, "")
 		if err != nil {
@@ -401,6 +406,10 @@ func (c *carried) makeManifest(img dockerImage) (*registry.Manifest, error) {
 
 // describe digests a file of the archive and remembers where it stands.
 func (c *carried) describe(file string, t types.MediaType) (v1.Descriptor, error) {
+	key := string(t) + " " + file
+	if d, ok := c.known[key]; ok { // one file may be named a million times
+		return d, nil
+	}
 	r, size, err := c.files.Open(file)
 	if err != nil {
 		return v1.Descriptor{}, err
@@ -421,7 +430,8 @@ func (c *carried) describe(file string, t types.MediaType) (v1.Descriptor, error
 		}
 	}
 	c.where[h.String()] = file
-	return v1.Descriptor{MediaType: t, Digest: h, Size: size}, nil
+	c.known[key] = v1.Descriptor{MediaType: t, Digest: h, Size: size}
+	return c.known[key], nil
 }
 
 // sniff tells the compression of a layer.

@@ -2,20 +2,23 @@ package image
 
 import (
 	"archive/tar"
+	"bytes"
 	"cmp"
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
+	"path"
 	"slices"
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
+	"golang.org/x/sys/unix"
 
 	"github.com/wherry-run/wherry/image/internal/disk"
 	"github.com/wherry-run/wherry/image/internal/index"
@@ -73,7 +76,7 @@ func (s *Store) SaveFolder(ctx context.Context, dir string, refs []string) error
 	defer unpin()
 	out, err := openLayout(dir)
 	if err == nil {
-		err = s.save(ctx, out, images, false)
+		err = errors.Join(s.save(ctx, out, images, false), out.close())
 	}
 	if err != nil {
 		return fmt.Errorf("save to %s: %w", dir, err)
@@ -334,18 +337,31 @@ func (t *tarLayout) finish(entries []v1.Descriptor) error {
 	return putBytes(t, indexFile, b)
 }
 
-// folderLayout is an OCI layout in a folder.
+// folderLayout is an OCI layout in a folder. The folder may be somebody else's than
+// ours: no symlink in it leads us out of it.
 type folderLayout struct {
-	dir string
+	dir *os.Root
 	old []v1.Descriptor // what stood in index.json
 }
 
-func openLayout(dir string) (*folderLayout, error) {
-	if err := os.MkdirAll(filepath.Join(dir, "blobs", "sha256"), 0o755); err != nil {
+func openLayout(dir string) (_ *folderLayout, err error) {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
 	}
-	f := &folderLayout{dir: dir}
-	b, err := os.ReadFile(filepath.Join(dir, indexFile))
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, root.Close())
+		}
+	}()
+	if err := root.MkdirAll("blobs/sha256", 0o755); err != nil {
+		return nil, err
+	}
+	f := &folderLayout{dir: root}
+	b, err := readRegular(root, indexFile, maxCarriedManifest)
 	if errors.Is(err, fs.ErrNotExist) {
 		return f, nil
 	}
@@ -360,31 +376,62 @@ func openLayout(dir string) (*folderLayout, error) {
 	return f, nil
 }
 
+// readRegular reads a file, and waits for no fifo.
+func readRegular(root *os.Root, name string, limit int64) ([]byte, error) {
+	file, err := root.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	st, err := file.Stat()
+	if err == nil && (!st.Mode().IsRegular() || st.Size() > limit) {
+		err = fmt.Errorf("%s: not a file of at most %s", name, disk.Bytes(limit))
+	}
+	if err != nil {
+		return nil, err
+	}
+	return io.ReadAll(io.LimitReader(file, limit))
+}
+
 func (f *folderLayout) put(name string, size int64, r io.Reader) error {
-	path := filepath.Join(f.dir, filepath.FromSlash(name))
-	if st, err := os.Stat(path); err == nil && st.Size() == size {
+	if st, err := f.dir.Lstat(name); err == nil && st.Mode().IsRegular() && st.Size() == size {
 		return nil
 	}
-	tmp, err := os.CreateTemp(filepath.Dir(path), ".save-*")
+	return f.write(name, size, r)
+}
+
+// write puts a whole file into place.
+func (f *folderLayout) write(name string, size int64, r io.Reader) error {
+	tmp := path.Join(path.Dir(name), ".save-"+rand.Text())
+	file, err := f.dir.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}
-	defer os.Remove(tmp.Name())
-	n, err := io.Copy(tmp, r)
+	defer f.dir.Remove(tmp)
+	n, err := io.Copy(file, r)
 	if err == nil && n != size {
 		err = io.ErrUnexpectedEOF
 	}
 	if err == nil {
-		err = tmp.Chmod(0o644)
+		err = file.Chmod(0o644)
 	}
 	if err == nil {
-		err = tmp.Sync()
+		err = file.Sync()
 	}
-	if err = errors.Join(err, tmp.Close()); err != nil {
+	if err = errors.Join(err, file.Close()); err != nil {
 		return err
 	}
-	return os.Rename(tmp.Name(), path)
+	if err := f.dir.Rename(tmp, name); err != nil {
+		return err
+	}
+	dir, err := f.dir.Open(path.Dir(name))
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
 }
+
+func (f *folderLayout) close() error { return f.dir.Close() }
 
 // finish takes the names over from what the layout had under them.
 func (f *folderLayout) finish(entries []v1.Descriptor) error {
@@ -395,7 +442,7 @@ func (f *folderLayout) finish(entries []v1.Descriptor) error {
 	if err != nil {
 		return err
 	}
-	return disk.WriteFile(filepath.Join(f.dir, indexFile), b, 0o644)
+	return f.write(indexFile, int64(len(b)), bytes.NewReader(b))
 }
 
 func sameEntry(a, b v1.Descriptor) bool {

@@ -11,12 +11,15 @@ import (
 	"os"
 	"path"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
 	maxSmall      = 1 << 20  // from this size on a file is the caller's to keep
 	maxSmallTotal = 64 << 20 // bytes of small files together
 	maxFiles      = 100_000
+	maxName       = 4096 // bytes; a header has room for a megabyte
 	maxLinks      = 40
 )
 
@@ -71,7 +74,7 @@ func Read(ctx context.Context, r io.Reader, keep func(r io.Reader, size int64) (
 			return nil, fmt.Errorf("archive: %w", notAnArchive(err, len(a.files)+len(a.links)))
 		}
 		if err := a.add(h, tr, keep); err != nil {
-			return nil, fmt.Errorf("archive: %s: %w", h.Name, err)
+			return nil, fmt.Errorf("archive: %.200s: %w", h.Name, err)
 		}
 	}
 	if len(a.files) == 0 {
@@ -92,6 +95,9 @@ func (a *Files) add(h *tar.Header, r io.Reader, keep func(io.Reader, int64) (Kep
 	name := clean(h.Name)
 	if len(a.files)+len(a.links) >= maxFiles {
 		return fmt.Errorf("more than %d files", maxFiles)
+	}
+	if len(name) > maxName || len(h.Linkname) > maxName {
+		return errors.New("file name too long")
 	}
 	switch h.Typeflag {
 	case tar.TypeSymlink: // old docker archives name shared layers so
@@ -189,7 +195,7 @@ func (a *Files) openInRoot(name string) (io.ReadCloser, int64, error) {
 	if err != nil {
 		return nil, 0, fmt.Errorf("archive: %s: %w", name, err)
 	}
-	f, err := a.root.Open(local(name))
+	f, err := a.root.OpenFile(local(name), os.O_RDONLY|unix.O_NONBLOCK, 0) // should it have become a fifo
 	if err != nil {
 		return nil, 0, fmt.Errorf("archive: %s: %w", name, err)
 	}
