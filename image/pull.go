@@ -135,6 +135,9 @@ func (p *pull) satisfiedBy(rec index.Image) bool {
 func (p *pull) run(ctx context.Context) (Image, error) {
 	s := p.s
 	p.report(Progress{Step: string(StepResolve)})
+	if err := p.rejected(ctx); err != nil {
+		return Image{}, err
+	}
 	repo := s.connect(p.ref, p.credentials)
 	res, err := repo.resolve(ctx, p.ref.Identifier(), p.platform)
 	if err != nil {

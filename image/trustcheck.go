@@ -119,6 +119,16 @@ func (p *pull) admit(ctx context.Context, t admission) error {
 	return p.s.stepFailed(StepTrust, p.name, err)
 }
 
+// rejected refuses what no answer of a registry could make acceptable, before one
+// is asked: even a name can be too much to tell.
+func (p *pull) rejected(ctx context.Context) error {
+	switch p.s.registries.Load().trust.decide(p.ref).Require {
+	case Accept, Digests, Signed:
+		return nil
+	}
+	return p.admit(ctx, admission{})
+}
+
 // signed demands a signature of one of the rule's signers.
 func (p *pull) signed(ctx context.Context, how policies, d decision, t admission) error {
 	signers, err := d.load()

@@ -202,7 +202,7 @@ func (m *applyFiles) one(l *loop, p *proposal, c api.UnitChange) {
 	}
 	w.rec.Revision = rev.Number
 	w.revs = append(slices.Clone(w.revs), rev)
-	for len(w.revs) > keptRevisions {
+	for len(w.revs) > max(keptRevisions, l.opts.Load().GC.KeepRevisions) {
 		l.durable.DeleteRevision(name, w.revs[0].Number)
 		w.revs = w.revs[1:]
 	}

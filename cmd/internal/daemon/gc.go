@@ -20,7 +20,7 @@ var gcKeys = []key[Config]{
 		n.percent(p, &c.GC.Low)
 	}},
 	{name: "min_age", missing: "1h; images pulled or used in this time stay", set: setMinAge},
-	{name: "keep_revisions", missing: "5; revisions of a unit whose images stay, 10 at most", set: func(c *Config, n node, p *problems) { n.count(p, &c.GC.KeepRevisions) }},
+	{name: "keep_revisions", missing: "5; revisions of a unit whose images stay", set: func(c *Config, n node, p *problems) { n.count(p, &c.GC.KeepRevisions) }},
 	{name: "reserve", missing: "a twentieth of the disk, at most 1GiB; pulls leave it free", set: setReserve},
 }
 
