@@ -232,10 +232,29 @@ func (st *start) record(context.Context) error {
 func (st *start) prepare(ctx context.Context) (err error) {
 	// A writable layer also under read_only: the mount points of volumes that the image lacks are made there, before
 	// the root becomes read-only for the container (spec.Root.Readonly).
-	st.rootfs, err = st.s.img.Prepare(ctx, st.img.Digest, st.rec.Run, st.s.paths.run(st.rec.Run), image.PrepareOptions{Quota: st.app().StorageOpt.Size})
+	o := image.PrepareOptions{Quota: st.app().StorageOpt.Size}
+	dir := st.s.paths.run(st.rec.Run)
+	st.rootfs, err = st.s.img.Prepare(ctx, st.img.Digest, st.rec.Run, dir, o)
+	if errors.Is(err, image.ErrDamaged) {
+		if perr := st.pullAgain(ctx); perr != nil {
+			return errors.Join(err, perr)
+		}
+		st.rootfs, err = st.s.img.Prepare(ctx, st.img.Digest, st.rec.Run, dir, o)
+	}
 	if errors.Is(err, image.ErrNoQuota) {
 		err = fmt.Errorf("storage_opt.size: %w", err)
 	}
+	return err
+}
+
+// pullAgain brings back what the image lacks: somebody has deleted files, or a power cut
+// has damaged them.
+func (st *start) pullAgain(ctx context.Context) error {
+	policy := image.Missing
+	if image.Policy(st.app().PullPolicy) == image.Never {
+		policy = image.Never
+	}
+	_, err := st.fetch(ctx, byDigest(st.app().Image, st.img.Digest), policy)
 	return err
 }
 
@@ -292,7 +311,7 @@ func (st *start) build(context.Context) error {
 		StopSignal: c.StopSignal, Volumes: c.Volumes}
 	want := spec.Container{
 		Hostname: hostname(st.rec.Instance), Entrypoint: app.Entrypoint, Command: app.Command, Env: environment(app.Environment),
-		WorkingDir: app.WorkingDir, User: app.User, StopSignal: app.StopSignal, ReadOnly: app.ReadOnly,
+		WorkingDir: app.WorkingDir, User: app.User, StopSignal: app.StopSignal, ReadOnly: app.ReadOnly, Bounded: app.StorageOpt.Size > 0,
 		CapAdd: app.CapAdd, CapDrop: app.CapDrop, Limits: app.Limits, Mounts: st.mounts, Network: kind,
 		Machine: st.s.machine, HostsPath: dir + "/hosts", HostnamePath: dir + "/hostname", ResolvConfPath: dir + "/resolv.conf",
 	}

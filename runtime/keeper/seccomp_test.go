@@ -8,6 +8,8 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
+
+	"github.com/wherry-run/wherry/runtime/spec"
 )
 
 // Results of a filter as the kernel reads them.
@@ -208,4 +210,31 @@ func TestSelfLoadable(t *testing.T) {
 			t.Errorf("%s: %v, want %v", tt.name, got, tt.want)
 		}
 	}
+}
+
+// TestFilterKeepsProjects: the rules that keep a container in its quota project
+// compile into what they say.
+func TestFilterKeepsProjects(t *testing.T) {
+	res, err := spec.Build(spec.Image{Cmd: []string{"x"}}, spec.Container{Bounded: true, Network: spec.Private, Machine: spec.Machine{Arch: "amd64"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	program, err := compile(res.Spec.Linux.Seccomp, t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	vm := interpret(t, program)
+	for request, want := range map[uint64]uint32{
+		unix.TCGETS: retAllow, 0x5421: retAllow, 0xffffffff80045430: retAllow,
+		0x401c5820: retEPERM, 1<<32 | 0x401c5820: retEPERM, 0x40086602: retEPERM,
+	} {
+		got, err := vm.Run(call{arch: unix.AUDIT_ARCH_X86_64, nr: unix.SYS_IOCTL, args: [6]uint64{3, request}}.bytes())
+		if err != nil || uint32(got) != want {
+			t.Errorf("ioctl %#x: %#x, %v", request, got, err)
+		}
+	}
+	if len(program)/8 > unix.BPF_MAXINSNS {
+		t.Error("too long")
+	}
+	t.Log(len(program)/8, "instructions")
 }

@@ -28,6 +28,7 @@ type Container struct {
 	User           string
 	StopSignal     string
 	ReadOnly       bool
+	Bounded        bool     // its writable layer has a quota
 	CapAdd         []string // "NET_ADMIN" or "CAP_NET_ADMIN" or "ALL"
 	CapDrop        []string
 	Limits         cgroup.Limits
@@ -111,7 +112,7 @@ func Build(img Image, c Container) (Result, error) {
 				Namespaces:        namespaces,
 				Resources:         resources,
 				Sysctl:            buildSysctl(c.Network),
-				Seccomp:           defaultSeccomp(process.Capabilities.Bounding, c.Machine),
+				Seccomp:           keepProject(defaultSeccomp(process.Capabilities.Bounding, c.Machine), process.Capabilities.Bounding, c.Bounded),
 				MaskedPaths:       maskedPaths(c.Machine.CPUs),
 				ReadonlyPaths:     readonlyPaths(),
 				RootfsPropagation: "rprivate",
