@@ -86,6 +86,9 @@ func (s *Store) collect(ctx context.Context, o GCOptions, holds []Hold, res *GCR
 	if err != nil {
 		return err
 	}
+	if err := s.dropRetired(); err != nil {
+		return err
+	}
 	over, _ := shortage(st, reserveOf(s.reserve, st.Total), o)
 	if err := s.sweepLoose(ctx, over != "", res); err != nil {
 		return err

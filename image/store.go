@@ -127,7 +127,7 @@ func Open(o Options) (_ *Store, err error) {
 	if s.layers, err = layer.OpenStore(filepath.Join(root, "layers"), o.Logger); err != nil {
 		return nil, fmt.Errorf("image store: %w", err)
 	}
-	if err = s.afterBoot(images); err != nil {
+	if err = errors.Join(s.afterBoot(images), s.dropRetired()); err != nil {
 		s.layers.Close()
 		return nil, fmt.Errorf("image store: %w", err)
 	}

@@ -324,10 +324,19 @@ func TestRepairUnderContainer(t *testing.T) {
 	if retired() != 1 {
 		t.Error("retired:", retired())
 	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = newStore(t, Options{Root: s.root, Form: Folder})
+	if _, err := s.Collect(ctx, GCOptions{}); err != nil || retired() != 1 {
+		t.Error("retired:", retired(), err)
+	}
 	if err := s.Release("run"); err != nil {
 		t.Fatal(err)
 	}
-	verifyClean(t, s)
+	if _, err := s.Collect(ctx, GCOptions{}); err != nil {
+		t.Error(err)
+	}
 	if retired() != 0 {
 		t.Error("still there:", retired())
 	}
