@@ -33,7 +33,7 @@ echo "ok: boot $VM_BOOT: $(wherry ctl image list -q | wc -l) images, whole"
 if [ "$VM_BOOT" -lt 4 ]; then
 	wherry ctl image rm 127.0.0.1:5000/web:latest >/dev/null 2>&1 || true
 	wherry ctl image pull --policy always 127.0.0.1:5000/web:latest >/tmp/pull.out 2>&1 &
-	sleep "$((RANDOM % 3)).$((RANDOM % 1000 + 1000))"
+	sleep "$((RANDOM % 8)).$((RANDOM % 900 + 100))"
 	echo "power cut $VM_BOOT: pull $(jobs -r %2 >/dev/null 2>&1 && echo runs || echo is done), $(ls $root/*/blobs/sha256 $root/blobs/sha256 2>/dev/null | wc -l) blobs"
 	vm-crash
 fi
