@@ -203,10 +203,23 @@ func private(host string) bool {
 	return ip.IsPrivate() || ip.IsLinkLocalUnicast() || ip.IsUnspecified()
 }
 
+// instanceService is the IPv6 address of EC2's metadata service. All others are link-local.
+var instanceService = netip.MustParseAddr("fd00:ec2::254")
+
+// metadata tells whether a host is an address at which clouds hand out an
+// instance's credentials.
+func metadata(host string) bool {
+	ip, err := netip.ParseAddr(hostname(host))
+	return err == nil && (ip.Unmap().IsLinkLocalUnicast() || ip == instanceService)
+}
+
 // checkRedirect keeps a registry from sending us to services inside our
 // network: from a public host no redirect and no token service leads to a private
-// address.
+// address, and from nowhere to the instance's metadata.
 func checkRedirect(from, to *url.URL) error {
+	if metadata(to.Host) && hostname(to.Host) != hostname(from.Host) {
+		return fmt.Errorf("redirect from %s to the instance's metadata at %s refused", from.Host, to.Host)
+	}
 	if private(to.Host) && !private(from.Host) && to.Host != from.Host {
 		return fmt.Errorf("redirect from %s to the private address %s refused", from.Host, to.Host)
 	}

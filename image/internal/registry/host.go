@@ -14,6 +14,9 @@ import (
 const (
 	// maxWait is how long a request waits for a host that wants none.
 	maxWait = 2 * time.Minute
+	// maxClosed is how long a host is left alone whatever it wishes: one answer with a
+	// wait of years must not cut it off until we are started again.
+	maxClosed = 24 * time.Hour
 	// A mirror that failed rests, longer after each failure in a row.
 	firstRest, maxRest = 5 * time.Second, 5 * time.Minute
 )
@@ -121,7 +124,7 @@ func (g *gate) close(d time.Duration, wish bool, backoff func(int) time.Duration
 		g.closed++
 		d = backoff(min(g.closed, 10))
 	}
-	if until := time.Now().Add(d); until.After(g.until) {
+	if until := time.Now().Add(min(d, maxClosed)); until.After(g.until) {
 		g.until = until
 	}
 }

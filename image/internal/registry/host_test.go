@@ -108,6 +108,12 @@ func TestRetryWaits(t *testing.T) {
 		if err := r.Retry(cctx, 1, busy); !errors.Is(err, context.DeadlineExceeded) {
 			t.Error(err)
 		}
+		time.Sleep(time.Hour)
+		var patient gate
+		patient.close(1e9*time.Second, true, nil)
+		if d := time.Until(patient.closedUntil()); d != maxClosed {
+			t.Error("closed for", d)
+		}
 		// Without a wish of the registry the gate closes for longer and longer.
 		time.Sleep(time.Hour)
 		for n := 1; n < 4; n++ {
@@ -295,6 +301,8 @@ func TestRedirects(t *testing.T) {
 		{"https://registry.example/x", "https://cdn.example/y", true}, {"https://registry.example/x", "http://169.254.169.254/y", false},
 		{"https://registry.example/x", "https://127.0.0.1/y", false}, {"https://10.0.0.5/x", "https://10.0.0.6/y", true},
 		{"https://registry.example/x", "https://[::ffff:10.0.0.1]/y", false},
+		{"http://10.0.0.5/x", "http://169.254.169.254/latest/meta-data/", false}, {"http://127.0.0.1:5000/x", "http://[fd00:ec2::254]/y", false},
+		{"http://10.0.0.5/x", "http://[::ffff:169.254.169.254]:80/y", false}, {"http://169.254.1.1/x", "http://169.254.1.1:81/y", true},
 	} {
 		from, _ := http.NewRequest("GET", c.from, nil)
 		to, _ := http.NewRequest("GET", c.to, nil)
