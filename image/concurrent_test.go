@@ -11,8 +11,6 @@ import (
 	"sync"
 	"testing"
 
-	"golang.org/x/sys/unix"
-
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/wherry-run/wherry/image/imagetest"
@@ -21,7 +19,7 @@ import (
 // Fifty pulls at once of images that share layers, from a registry whose
 // connections break: all succeed, and no blob is fetched twice.
 func TestManyPullsAtOnce(t *testing.T) {
-	r, s := newRegistry(t), newStore(t, Options{})
+	r, s := newRegistry(t), newStore(t, Options{Root: memoryDir(t), Form: EROFS})
 	rnd := rand.New(rand.NewPCG(1, 2))
 	var layers []imagetest.Layer
 	for i := range 12 {
@@ -103,9 +101,7 @@ func TestOneBlobTwoDiffIDs(t *testing.T) {
 			errs <- err
 		}()
 	}
-	for !s.waiting(2) {
-		unix.Nanosleep(&unix.Timespec{Nsec: 1e6}, nil)
-	}
+	s.awaitWaiting(t, 2)
 	close(joined)
 	if err := errors.Join(<-errs, <-errs); err != nil {
 		t.Error(err)
@@ -141,9 +137,7 @@ func TestOthersGoOnWithTheirOwnRegistry(t *testing.T) {
 		_, err := s.Pull(ctx, good.Host+"/app:1", PullOptions{})
 		done <- err
 	}()
-	for !s.waiting(2) {
-		unix.Nanosleep(&unix.Timespec{Nsec: 1e6}, nil)
-	}
+	s.awaitWaiting(t, 2)
 	close(release)
 	if err := <-errs; !errors.Is(err, ErrDenied) {
 		t.Error(err)
@@ -157,7 +151,7 @@ func TestOthersGoOnWithTheirOwnRegistry(t *testing.T) {
 // A pull that is cancelled, wherever it is, returns at once and leaves no
 // goroutine, no layer and no claim; the next one goes on with what came.
 func TestCancelAtAnyMoment(t *testing.T) {
-	r, s := newRegistry(t), newStore(t, Options{})
+	r, s := newRegistry(t), newStore(t, Options{Root: memoryDir(t), Form: EROFS})
 	var img imagetest.Image
 	for i := range 4 {
 		img.Layers = append(img.Layers, imagetest.NewLayer(entry{Name: fmt.Sprint(i), Body: noise(3<<20 + i)}))
@@ -244,9 +238,7 @@ func TestConfigIsShared(t *testing.T) {
 			<-reached // the config of the first one is there, and not stored yet
 		}
 	}
-	for !s.waiting(cap(errs)) {
-		unix.Nanosleep(&unix.Timespec{Nsec: 1e6}, nil)
-	}
+	s.awaitWaiting(t, cap(errs))
 	open()
 	for range cap(errs) {
 		if err := <-errs; err != nil {

@@ -12,11 +12,12 @@ import (
 
 // Further errors that callers tell apart with errors.Is.
 var (
-	ErrDenied      = registry.ErrDenied                               // by the registry
-	ErrUnavailable = registry.ErrUnavailable                          // may pass by itself
-	ErrNoSpace     = error(syscall.ENOSPC)                            // the message has the numbers
-	ErrLocked      = errors.New("image store is in use")              // by another process or Store
-	ErrPlatform    = errors.New("image is not made for the platform") // asked for
+	ErrDenied      = registry.ErrDenied                                        // by the registry
+	ErrUnavailable = registry.ErrUnavailable                                   // may pass by itself
+	ErrNoSpace     = error(syscall.ENOSPC)                                     // the message has the numbers
+	ErrLocked      = errors.New("image store is in use")                       // by another process or Store
+	ErrDamaged     = errors.New("it is damaged or gone, pull the image again") // a layer, at Prepare
+	ErrPlatform    = errors.New("image is not made for the platform")          // asked for
 )
 
 // Step names a part of a pull. The name stands in errors and progress.

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -200,6 +201,19 @@ func gate(r *imagetest.Registry, path string) (reached chan struct{}, open func(
 	return reached, sync.OnceFunc(func() { close(wait) })
 }
 
+// awaitWaiting returns when n pulls wait for layers. One that has failed instead
+// must not have the test wait for ever.
+func (s *Store) awaitWaiting(t *testing.T, n int) {
+	t.Helper()
+	for tries := 0; !s.waiting(n); tries++ {
+		if tries > 120_000 {
+			buf := make([]byte, 1<<20)
+			t.Fatalf("there are never %d pulls that wait:\n%s", n, buf[:runtime.Stack(buf, true)])
+		}
+		unix.Nanosleep(&unix.Timespec{Nsec: 1e6}, nil)
+	}
+}
+
 func (s *Store) waiting(n int) bool {
 	s.flights.mu.Lock()
 	defer s.flights.mu.Unlock()
@@ -242,9 +256,7 @@ func TestSharedDownload(t *testing.T) {
 			<-reached // a starts the download, the others join
 		}
 	}
-	for !s.waiting(3) {
-		unix.Nanosleep(&unix.Timespec{Nsec: 1e6}, nil)
-	}
+	s.awaitWaiting(t, 3)
 	leave()
 	if got := <-results; got.ref != "a:1" || !errors.Is(got.err, context.Canceled) {
 		t.Error(got)

@@ -33,7 +33,8 @@ var ErrNoQuota = errors.New("no project quotas")
 // writable layer below dir (dir/upper and dir/work are made), and takes a lease
 // named id on its layers until Release. The mounts are plain values; somebody
 // else performs them, in their order. Leases are durable; Prepare with a known
-// id renews it.
+// id renews it. A layer that is not there any more, or that a power cut has damaged, is
+// ErrDamaged: a pull of the image brings it back.
 //
 // One mount has the destination "/": the root itself. Those after it go inside
 // the root. Those before it are what the root is made of: layers of the form
@@ -100,7 +101,7 @@ func (s *Store) lease(digest, id, dir string) (overlay.Stack, *layer.RootMeta, e
 		}
 		info, ok := s.layers.Get(l.Key)
 		if !ok {
-			return overlay.Stack{}, nil, fmt.Errorf("layer %s is not in the store any more; pull the image again", l.DiffID)
+			return overlay.Stack{}, nil, fmt.Errorf("layer %s: %w", l.DiffID, ErrDamaged)
 		}
 		lease.Keys = append(lease.Keys, l.Key)
 		stack.Lower = append(stack.Lower, s.lower(l.Key, info.Form))
@@ -111,10 +112,17 @@ func (s *Store) lease(digest, id, dir string) (overlay.Stack, *layer.RootMeta, e
 			break
 		}
 	}
-	if len(stack.Lower) > overlay.MaxLower {
-		return overlay.Stack{}, nil, fmt.Errorf("%d layers: overlayfs takes %d at most", len(stack.Lower), overlay.MaxLower)
+	if err := tooDeep(stack); err != nil {
+		return overlay.Stack{}, nil, err
 	}
 	return stack, root, s.setLeaseLocked(lease)
+}
+
+func tooDeep(stack overlay.Stack) error {
+	if n := len(stack.Lower); n > overlay.MaxLower {
+		return fmt.Errorf("%d layers: overlayfs takes %d at most", n, overlay.MaxLower)
+	}
+	return nil
 }
 
 // lower is a layer in the form in which it is there.
@@ -154,7 +162,7 @@ func readOnlyRoot(dir string, stack *overlay.Stack, root *layer.RootMeta) error 
 		return err
 	}
 	stack.Lower = append([]overlay.Layer{{Dir: top}}, stack.Lower...)
-	return nil
+	return tooDeep(*stack)
 }
 
 // makeRoot makes an empty folder with the root's attributes. One that is there

@@ -36,6 +36,22 @@ func newStore(t *testing.T, o Options) *Store {
 	return s
 }
 
+// memoryDir is a folder for what has much to sync: on a busy disk that takes longer
+// than all else.
+func memoryDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "wherry-image-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
+}
+
 func newRegistry(t *testing.T) *imagetest.Registry {
 	t.Helper()
 	r := imagetest.Start()

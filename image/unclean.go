@@ -289,10 +289,10 @@ func (s *Store) clearUp(ctx context.Context, p *suspect, rec index.Image, at int
 	if p.gone {
 		if _, ok := s.layers.Get(l.Key); !ok { // a pull may have made it
 			if _, ok := s.blobs.Size(l.Digest); !ok {
-				return errors.New("a power cut has damaged it; pull the image again")
+				return ErrDamaged
 			}
 			if err := s.remake(ctx, rec, at); err != nil {
-				return err
+				return fmt.Errorf("%w: %w", ErrDamaged, err)
 			}
 			s.log.Info("made a damaged layer again", "layer", l.DiffID)
 		}

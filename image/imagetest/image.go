@@ -3,6 +3,7 @@ package imagetest
 import (
 	"archive/tar"
 	"bytes"
+	"crypto/sha256"
 	"fmt"
 	"io"
 	"maps"
@@ -11,6 +12,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -125,12 +127,43 @@ type Layer struct {
 // NewLayer makes a gzip layer of entries.
 func NewLayer(entries ...Entry) Layer { return Layer{Archive(entries...), Gzip} }
 
+// packed are layers that were compressed before: tests ask for the same one again
+// and again, and with the race detector compression takes long.
+var packed struct {
+	sync.Mutex
+	blobs map[packedKey][]byte
+	size  int
+}
+
+type packedKey struct {
+	sum  [sha256.Size]byte
+	kind Compression
+}
+
+const maxPacked = 256 << 20
+
 // Blob is the layer as a registry holds it.
 func (l Layer) Blob() []byte {
+	if l.Compression == None {
+		return l.Tar
+	}
+	key := packedKey{sha256.Sum256(l.Tar), l.Compression}
+	packed.Lock()
+	defer packed.Unlock()
+	b, ok := packed.blobs[key]
+	if !ok {
+		if b = l.compress(); packed.blobs == nil || packed.size+len(b) > maxPacked {
+			packed.blobs, packed.size = map[packedKey][]byte{}, 0
+		}
+		packed.blobs[key] = b
+		packed.size += len(b)
+	}
+	return bytes.Clone(b)
+}
+
+func (l Layer) compress() []byte {
 	var buf bytes.Buffer
 	switch l.Compression {
-	case None:
-		return l.Tar
 	case Gzip:
 		w := gzip.NewWriter(&buf)
 		_, err := w.Write(l.Tar)

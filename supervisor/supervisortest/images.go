@@ -37,12 +37,13 @@ type Images struct {
 	sizes  map[string]int64 // by digest
 	order  []string         // digests as they were pulled
 	passes int              // of Collect
+	broken map[string]bool  // digests that Prepare finds damaged
 	holds  func(context.Context) ([]image.Hold, error)
 }
 
 // NewImages makes an empty store.
 func NewImages() *Images {
-	return &Images{local: map[string]image.Image{}, moved: map[string]int{}, leases: map[string]string{}, pulls: map[string]int{}, sizes: map[string]int64{},
+	return &Images{local: map[string]image.Image{}, moved: map[string]int{}, leases: map[string]string{}, pulls: map[string]int{}, sizes: map[string]int64{}, broken: map[string]bool{},
 		Config: image.Config{Cmd: []string{"/bin/app"}}}
 }
 
@@ -69,10 +70,25 @@ func (i *Images) Forget() {
 	i.order = nil
 }
 
+// Damage takes a layer of the image away: Prepare fails until it is pulled again.
+func (i *Images) Damage(digest string) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.broken[digest] = true
+}
+
+// whole finds an image of which nothing is damaged.
+func (i *Images) whole(ref string) (image.Image, bool) {
+	img, err := i.Get(ref)
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return img, err == nil && !i.broken[img.Digest]
+}
+
 // Pull makes an image present.
 func (i *Images) Pull(ctx context.Context, ref string, o image.PullOptions) (image.Image, error) {
 	if o.Policy != image.Always {
-		if img, err := i.Get(ref); err == nil {
+		if img, ok := i.whole(ref); ok {
 			return img, nil
 		}
 	}
@@ -103,6 +119,7 @@ func (i *Images) Pull(ctx context.Context, ref string, o image.PullOptions) (ima
 	if err := i.takeLocked(ref, digest); err != nil {
 		return image.Image{}, err
 	}
+	delete(i.broken, digest)
 	img := image.Image{Names: []string{ref}, Digest: digest, Config: i.Config}
 	i.local[ref], i.local[digest] = img, img
 	return img, nil
@@ -141,6 +158,9 @@ func (i *Images) Prepare(_ context.Context, digest, id, _ string, _ image.Prepar
 	defer i.mu.Unlock()
 	if _, ok := i.local[digest]; !ok {
 		return nil, fmt.Errorf("%w: %s", image.ErrNotFound, digest)
+	}
+	if i.broken[digest] {
+		return nil, fmt.Errorf("prepare %s: layer: %w", id, image.ErrDamaged)
 	}
 	i.leases[id] = digest
 	return []specs.Mount{{Type: "overlay", Source: "overlay", Destination: "/"}}, nil
