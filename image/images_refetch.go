@@ -11,36 +11,52 @@ import (
 )
 
 // refetch brings back the compressed layers of an image that have gone to make
-// room (see Collect), from where its names say that they are. The caller has
-// pinned them.
+// room (see Collect). The caller has pinned them.
 func (s *Store) refetch(ctx context.Context, rec index.Image) error {
-	var gone []v1.Descriptor
-	var wants []want
+	var gone []index.Layer
 	for _, l := range rec.Layers {
-		if _, ok := s.blobs.Size(l.Digest); ok {
-			continue
+		if _, ok := s.blobs.Size(l.Digest); !ok {
+			gone = append(gone, l)
 		}
-		hash, err := v1.NewHash(l.Digest)
-		if err != nil {
-			return err
-		}
-		gone = append(gone, v1.Descriptor{Digest: hash, Size: l.Size})
-		wants = append(wants, want{key: "refetch " + l.Digest, fetch: l.Size})
 	}
-	if len(gone) == 0 {
-		return nil
+	if err := s.refetchLayers(ctx, []index.Image{rec}, gone...); err != nil {
+		return fmt.Errorf("what has gone to make room: %w", err)
+	}
+	return nil
+}
+
+// refetchLayers downloads compressed layers from where the names of the images say that
+// they are, with the credentials that the store has: those of units are not known here.
+func (s *Store) refetchLayers(ctx context.Context, recs []index.Image, layers ...index.Layer) error {
+	var wants []want
+	for _, l := range layers {
+		wants = append(wants, want{key: "refetch " + l.Digest, fetch: l.Size})
 	}
 	release, err := s.room.claim(wants)
 	if err != nil {
 		return err
 	}
 	defer release()
-	for _, desc := range gone {
-		if err := s.refetchBlob(ctx, s.index().NamesOf(rec.Digest), desc); err != nil {
-			return fmt.Errorf("compressed layer %s has gone to make room: %w", desc.Digest, err)
+	names := s.namesOf(recs)
+	for _, l := range layers {
+		hash, err := v1.NewHash(l.Digest)
+		if err == nil {
+			err = s.refetchBlob(ctx, names, v1.Descriptor{Digest: hash, Size: l.Size})
+		}
+		if err != nil {
+			return s.stepFailed(StepFetch, l.Digest, err)
 		}
 	}
 	return nil
+}
+
+// namesOf are the names of all the images.
+func (s *Store) namesOf(recs []index.Image) []string {
+	var names []string
+	for _, rec := range recs {
+		names = append(names, s.index().NamesOf(rec.Digest)...)
+	}
+	return names
 }
 
 // refetchBlob asks one registry after the other.

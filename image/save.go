@@ -94,32 +94,8 @@ type savedImage struct {
 
 // savable finds the images and keeps what they consist of from being deleted.
 func (s *Store) savable(refs []string) (images []*savedImage, unpin func(), err error) {
-	if len(refs) == 0 {
-		return nil, nil, errors.New("no image named")
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, ref := range refs {
-		rec, name, err := s.findLocked(ref)
-		if err != nil {
-			return nil, nil, err
-		}
-		i := slices.IndexFunc(images, func(i *savedImage) bool { return i.rec.Digest == rec.Digest })
-		if i < 0 {
-			body, err := s.blobs.Read(rec.Digest)
-			if err != nil {
-				return nil, nil, fmt.Errorf("image %s: manifest: %w", ref, err)
-			}
-			var m struct{ MediaType types.MediaType }
-			if err := json.Unmarshal(body, &m); err != nil {
-				return nil, nil, fmt.Errorf("image %s: manifest: %w", ref, err)
-			}
-			images = append(images, &savedImage{rec: rec, mtype: cmp.Or(m.MediaType, types.OCIManifestSchema1), size: int64(len(body))})
-			i = len(images) - 1
-		}
-		if name != "" && !strings.Contains(name, "@") && !slices.Contains(images[i].names, name) {
-			images[i].names = append(images[i].names, name)
-		}
+	if images, err = s.named(refs); err != nil {
+		return nil, nil, err
 	}
 	var pinned []string
 	for _, i := range images {
@@ -128,10 +104,39 @@ func (s *Store) savable(refs []string) (images []*savedImage, unpin func(), err 
 			pinned = append(pinned, l.Digest)
 		}
 	}
-	for _, p := range pinned {
-		s.pins[p]++
+	s.pinNames(pinned)
+	return images, func() { s.unpinNames(pinned) }, nil
+}
+
+func (s *Store) named(refs []string) (images []*savedImage, err error) {
+	if len(refs) == 0 {
+		return nil, errors.New("no image named")
 	}
-	return images, func() { (&pull{s: s, pinned: pinned}).unpin() }, nil
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, ref := range refs {
+		rec, name, err := s.findLocked(ref)
+		if err != nil {
+			return nil, err
+		}
+		i := slices.IndexFunc(images, func(i *savedImage) bool { return i.rec.Digest == rec.Digest })
+		if i < 0 {
+			body, err := s.blobs.Read(rec.Digest)
+			if err != nil {
+				return nil, fmt.Errorf("image %s: manifest: %w", ref, err)
+			}
+			var m struct{ MediaType types.MediaType }
+			if err := json.Unmarshal(body, &m); err != nil {
+				return nil, fmt.Errorf("image %s: manifest: %w", ref, err)
+			}
+			images = append(images, &savedImage{rec: rec, mtype: cmp.Or(m.MediaType, types.OCIManifestSchema1), size: int64(len(body))})
+			i = len(images) - 1
+		}
+		if name != "" && !strings.Contains(name, "@") && !slices.Contains(images[i].names, name) {
+			images[i].names = append(images[i].names, name)
+		}
+	}
+	return images, nil
 }
 
 // layoutWriter is a place for an OCI layout: a tar file or a folder.

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"slices"
 
-	v1 "github.com/google/go-containerregistry/pkg/v1"
-
 	"github.com/wherry-run/wherry/image/internal/index"
 	"github.com/wherry-run/wherry/image/internal/layer"
 )
@@ -67,7 +65,7 @@ func (v *verifier) repairLayer(ctx context.Context, p *part, rec index.Image) er
 	}
 	v.read(p, ProgressRepair, 0)
 	if _, ok := s.blobs.Size(l.Digest); !ok {
-		if err := s.refetchLayer(ctx, v.images(p), l); err != nil {
+		if err := s.refetchLayers(ctx, v.images(p), l); err != nil {
 			return err
 		}
 	}
@@ -203,34 +201,10 @@ func (s *Store) repairBlob(ctx context.Context, p *part, recs []index.Image) (er
 	defer func() { err = errors.Join(err, restore()) }()
 	for _, l := range recs[0].Layers {
 		if l.Digest == p.name {
-			return s.refetchLayer(ctx, recs, l)
+			return s.refetchLayers(ctx, recs, l)
 		}
 	}
 	return ErrNotFound
-}
-
-// refetchLayer downloads a compressed layer from where one of the images may be.
-func (s *Store) refetchLayer(ctx context.Context, recs []index.Image, l index.Layer) error {
-	hash, err := v1.NewHash(l.Digest)
-	if err != nil {
-		return err
-	}
-	release, err := s.room.claim([]want{{key: "refetch " + l.Digest, fetch: l.Size}})
-	if err != nil {
-		return err
-	}
-	defer release()
-	err = s.refetchBlob(ctx, s.namesOf(recs), v1.Descriptor{Digest: hash, Size: l.Size})
-	return s.stepFailed(StepFetch, l.Digest, err)
-}
-
-// namesOf are the names of all the images.
-func (s *Store) namesOf(recs []index.Image) []string {
-	var names []string
-	for _, rec := range recs {
-		names = append(names, s.index().NamesOf(rec.Digest)...)
-	}
-	return names
 }
 
 // repairSmall fetches a manifest or config.
