@@ -188,6 +188,9 @@ func TestPullMakesRoom(t *testing.T) {
 		}
 		time.Sleep(time.Minute)
 		began := time.Now()
+		if w.Images.LastCollection().All {
+			t.Error("everything was to go without need")
+		}
 		d.apply(web)
 		for d.state("web") != "running" {
 			if time.Since(began) > time.Minute {
@@ -197,6 +200,10 @@ func TestPullMakesRoom(t *testing.T) {
 		}
 		if got := d.events(event.ImageGC); len(got) != 1 || !strings.HasSuffix(got[0].Message, whyRoom) {
 			t.Errorf("%+v", got)
+		}
+		// How much it needs was not known: all that nobody needs goes, but for young ones.
+		if o := w.Images.LastCollection(); !o.All || o.MinAge != time.Hour {
+			t.Errorf("%+v", o)
 		}
 	})
 }

@@ -18,6 +18,7 @@ type GCRequest struct {
 // GCResult is what a garbage collection did, or with DryRun would do.
 type GCResult struct {
 	Images  []string `json:"images"`  // digests of the images that went
+	Blobs   []string `json:"blobs"`   // compressed layers of images that stay, which went to make room
 	Deleted []string `json:"deleted"` // digests of blobs and layers
 	Freed   int64    `json:"freed"`   // bytes
 	Disk    Disk     `json:"disk"`    // afterwards

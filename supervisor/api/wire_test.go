@@ -69,7 +69,7 @@ func messages() map[string]any {
 		"load_message":   api.LoadMessage{Images: []api.Image{testImage()}},
 		"save_request":   api.SaveRequest{Refs: []string{"nginx"}, Format: "oci-archive", Folder: "/a"},
 		"gc_request":     api.GCRequest{All: true, DryRun: true},
-		"gc_result":      api.GCResult{Images: []string{"sha256:abc"}, Deleted: []string{"sha256:def"}, Freed: 3, Disk: disk},
+		"gc_result":      api.GCResult{Images: []string{"sha256:abc"}, Blobs: []string{"sha256:123"}, Deleted: []string{"sha256:def"}, Freed: 3, Disk: disk},
 		"explanation":    api.Explanation{Image: "nginx", Digest: "sha256:abc", Stays: true, Reasons: []string{"web uses it"}, Size: 2, Frees: 1, LastUse: at},
 		"verify_request": api.VerifyRequest{Refs: []string{"nginx"}, Repair: true},
 		"verify_message": api.VerifyMessage{Image: &api.Verification{Image: "nginx", Digest: "sha256:abc", Layers: 1, Files: 2, Bytes: 3,

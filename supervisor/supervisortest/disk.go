@@ -31,6 +31,13 @@ func (i *Images) Collections() int {
 	return i.passes
 }
 
+// LastCollection is what the last one was told.
+func (i *Images) LastCollection() image.GCOptions {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.told
+}
+
 // HeldBy sets what Collect asks for what must stay, as image.Options.Holds.
 func (i *Images) HeldBy(holds func(context.Context) ([]image.Hold, error)) {
 	i.mu.Lock()
@@ -99,6 +106,7 @@ func (i *Images) Collect(ctx context.Context, o image.GCOptions) (image.GCResult
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	i.passes++
+	i.told = o
 	for _, digest := range i.leases {
 		held[digest] = true
 	}

@@ -37,6 +37,7 @@ type Images struct {
 	sizes  map[string]int64 // by digest
 	order  []string         // digests as they were pulled
 	passes int              // of Collect
+	told   image.GCOptions  // of the last Collect
 	broken map[string]bool  // digests that Prepare finds damaged
 	holds  func(context.Context) ([]image.Hold, error)
 }

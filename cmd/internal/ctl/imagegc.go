@@ -77,6 +77,11 @@ func (a *app) collect(ctx context.Context, r api.GCRequest, format term.Format) 
 			return err
 		}
 	}
+	for _, digest := range g.Blobs {
+		if err := a.print("%s, the image stays: compressed layer %s\n", verb, term.Clean(digest)); err != nil {
+			return err
+		}
+	}
 	if len(g.Images) == 0 {
 		a.note("no image %s", map[bool]string{true: "would go", false: "went"}[r.DryRun])
 	}

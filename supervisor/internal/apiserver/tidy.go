@@ -27,9 +27,12 @@ func (s *Server) postCollect(w http.ResponseWriter, r *http.Request) error {
 }
 
 func wireGC(r image.GCResult) api.GCResult {
-	out := api.GCResult{Images: r.Images, Deleted: r.Deleted, Freed: r.Freed, Disk: wireDisk(r.Disk)}
+	out := api.GCResult{Images: r.Images, Blobs: r.Blobs, Deleted: r.Deleted, Freed: r.Freed, Disk: wireDisk(r.Disk)}
 	if out.Images == nil {
 		out.Images = []string{}
+	}
+	if out.Blobs == nil {
+		out.Blobs = []string{}
 	}
 	if out.Deleted == nil {
 		out.Deleted = []string{}
