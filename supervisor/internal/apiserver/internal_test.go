@@ -60,7 +60,7 @@ func TestRoutesThatChangeAreForAdmins(t *testing.T) {
 	stranger := peer{known: true, uid: ownUID() + 1000}
 	for _, call := range []string{"POST /v1/reload", "POST /v1/units:start", "POST /v1/units:stop", "POST /v1/units:restart",
 		"POST /v1/units:rm", "POST /v1/apply", "POST /v1/run", "POST /v1/exec", "POST /v1/images:pull", "DELETE /v1/images/x",
-		"POST /v1/images:load", "POST /v1/images:save", "POST /v1/images:gc", "POST /v1/images:repair", "POST /v1/operations/x:abort"} {
+		"POST /v1/images:load", "POST /v1/images:save", "POST /v1/images:gc", "POST /v1/images:verify", "POST /v1/images:repair", "POST /v1/operations/x:abort"} {
 		method, path, _ := strings.Cut(call, " ")
 		w := httptest.NewRecorder()
 		h.ServeHTTP(w, as(stranger, httptest.NewRequest(method, path, strings.NewReader("{}"))))

@@ -50,7 +50,7 @@ func (s *Server) handler() http.Handler {
 		{"POST /v1/images:pull", admin, s.postPull},
 		{"POST /v1/images:save", admin, s.postSave},
 		{"POST /v1/images:gc", admin, s.postCollect},
-		{"POST /v1/images:verify", read, s.verify(false)},
+		{"POST /v1/images:verify", admin, s.verify(false)}, // reads the whole store
 		{"POST /v1/images:repair", admin, s.verify(true)},
 		{"DELETE /v1/images/{ref}", admin, s.deleteImage},
 		{"GET /v1/disk", read, s.getDisk},
