@@ -23,6 +23,18 @@ type entry = imagetest.Entry
 
 var forms = []Form{Folder, EROFS}
 
+// howMany is how large the long tests are: all of it, or with -short or the race detector
+// some of it. scripts/test has a line of its own for all.
+func howMany(all, some int) int {
+	if testing.Short() || underRace {
+		return some
+	}
+	return all
+}
+
+// someStacks is how many stacks are enough to see races.
+const someStacks = 30
+
 func openStore(t testing.TB, dir string) *Store {
 	t.Helper()
 	s, err := OpenStore(dir, slog.New(slog.DiscardHandler))
