@@ -2,14 +2,16 @@
 // do they give?
 //
 // It starts no processes but credential helpers and, if Options.Keyless says so, the
-// program that judges certificates; it performs no mounts and does not
+// program that judges certificates; it performs no mounts, but for one that is in no
+// namespace, to find out whether the kernel can (form.go), and does not
 // know units. It reads no environment variable.
 //
 // Read first: Store, Store.Pull (pull.go) and Store.Prepare (prepare.go). The
 // parts that the store is made of stand in internal: blob (content-addressed
-// bytes), registry (registries and their mirrors), layer (archives to folders),
-// index (names and leases), overlay (layers to mounts), fan (one stream, several
-// readers) and disk (durable changes).
+// bytes), registry (registries and their mirrors), cosign (signatures), layer (archives to
+// folders and images), erofs (the format of those), index (names and leases), overlay
+// (layers to mounts), quota (limits of writable layers), archive (what is loaded), verity
+// (files that the kernel checks), fan (one stream, several readers) and disk (durable changes).
 //
 // # A pull
 //
@@ -17,8 +19,22 @@
 // commit. A layer's download, its digest, decompression, the digest of what
 // comes out and unpacking run at the same time, for several layers at once;
 // nothing of it is visible before every digest was right. A broken connection
-// is resumed. What one pull is downloading another one waits for instead of
-// downloading it too.
+// is resumed, and so is the download of a pull that failed or of a process that was killed:
+// what came of a blob stays in blobs/partial for a day. What one pull is downloading
+// another one waits for instead of downloading it too.
+//
+// # Room
+//
+// A pull is refused before it fetches anything if it does not fit beside Options.Reserve
+// and what other pulls were promised: the compressed bytes are known, the unpacked ones
+// estimated (space.go). While layers unpack the reserve is looked at again, before each
+// large file and ten times a second; the youngest layer gives way. A pull that ends for lack of room
+// takes along what it brought, and a layer that was larger than its estimate is remembered.
+//
+// # Forms
+//
+// A layer is a folder or an EROFS image, as Options.Form says for new ones; a store, and an
+// image, can have both. A layer that the format cannot hold is a folder in any case.
 //
 // # Trust
 //
@@ -52,12 +68,18 @@
 // Below Options.Root:
 //
 //	blobs/   manifests, configs and compressed layers by digest (internal/blob)
-//	layers/  each layer unpacked in a folder of its own (internal/layer)
-//	images/  index.json, leases/ and the lock (internal/index), trust.json,
-//	         boot.json (unclean.go) and verity.json (seal.go)
+//	         and downloads that are not done
+//	layers/  each layer in a folder of its own, in one of the forms, with the
+//	         manifest that it is verified by (internal/layer)
+//	images/  names, leases and times of use (internal/index), and
+//	         trust.json   signatures that were verified (trustrecord.go)
+//	         boot.json    how the store was left (unclean.go)
+//	         verity.json  files that the kernel checks (seal.go)
+//	         lock         its owner's process id
 //
 // Compressed layers stay after they were unpacked: they are what a damaged
-// layer is repaired from and what an image is saved from.
+// layer is repaired from and what an image is saved from. Only Collect deletes them before
+// their image, as the last resort; then they are fetched again when they are needed.
 //
 // # Damage
 //
@@ -76,7 +98,9 @@
 //     made under a temporary name, synced, renamed. A crash leaves temporary
 //     names, which Open removes, or content that no image needs yet, which the
 //     next pull uses and the next Remove or Collect deletes.
-//   - An image is in the index only when everything it needs is there.
+//   - An image gets into the index only when everything it needs is there. What it has
+//     lost since, by hand or by a power cut, is ErrDamaged at Prepare, and a pull
+//     brings it back.
 //   - A layer is used for an image only after its very blob was seen to unpack to
 //     the diff ID of the image's config. A config cannot claim the layers of others.
 //   - Nothing that an image, a lease or a running pull needs is deleted.

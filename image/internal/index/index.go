@@ -5,7 +5,8 @@
 // On disk, below the folder it is given:
 //
 //	index.json   images by manifest digest, and names; replaced as a whole. The
-//	             version before is index.json.old
+//	             version before is index.json.old; a damaged one that Open had to give
+//	             up is index.json.damaged
 //	leases/ID    one lease: the image that run ID uses
 //	used/HEX     empty; its time is the last use of the image with that digest
 //	sizes.json   what layers take on disk; may be deleted at any time
