@@ -207,6 +207,9 @@ func plural(n int, word string) string {
 // CollectImages deletes images that nobody needs. What o leaves at 0 comes from
 // Options.GC, but for MinAge with All: then none is too young.
 func (s *Supervisor) CollectImages(ctx context.Context, o image.GCOptions) (image.GCResult, error) {
+	if o.All && !o.DryRun {
+		s.tidying.take() // there is no more room to be made for a pull that asked for some
+	}
 	res, err := s.img.Collect(ctx, s.gcOptions(o))
 	if !o.DryRun {
 		s.tell(res, whyAsked)
