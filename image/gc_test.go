@@ -111,11 +111,11 @@ func TestReasons(t *testing.T) {
 		"young": {900, aged(img("a", 0, "p"), 2*time.Hour), GCOptions{MinAge: 24 * time.Hour}, []string{"pulled 2 h ago, younger than 24h"}},
 		"used":  {900, img("a", 3, "p"), GCOptions{MinAge: 96*time.Hour + 30*time.Minute}, []string{"last used 3 days ago, younger than 96h30m"}},
 		"room": {710, img("a", 12, "p"), GCOptions{},
-			[]string{"nobody needs it", "disk 71 % used, below 85 %", "unused for 12 days: first of 1 to go, frees 120.0 MiB"}},
+			[]string{"nobody needs it", "disk 71 % used, below 85 %", "unused for 12 days: first of 1 to go, frees 125.8 MB"}},
 		"full": {860, img("a", 12, "p"), GCOptions{},
-			[]string{"nobody needs it", "disk 86 % used, above 85 %", "unused for 12 days: first of 1 to go, frees 120.0 MiB"}},
+			[]string{"nobody needs it", "disk 86 % used, above 85 %", "unused for 12 days: first of 1 to go, frees 125.8 MB"}},
 		"nameless": {1, nameless(aged(img("a", 0, "p"), 40*time.Second)), GCOptions{},
-			[]string{"nobody needs it", "it has no name any more", "unused for 40 s: first of 1 to go, frees 120.0 MiB"}},
+			[]string{"nobody needs it", "it has no name any more", "unused for 40 s: first of 1 to go, frees 125.8 MB"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			v := decide(census{now: gcNow, disk: full(c.used, 0), images: []resident{c.s}, sizes: sizes}, c.o)

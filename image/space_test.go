@@ -108,7 +108,7 @@ func TestReserveStaysFree(t *testing.T) {
 
 	free = 2<<20 - 1<<19
 	_, err := s.Pull(ctx, f.Host+"/app:1", PullOptions{})
-	if !errors.Is(err, ErrNoSpace) || !strings.HasPrefix(err.Error(), "fetch "+f.Host+"/app:1: no space left on "+s.root+": ") || !strings.Contains(err.Error(), "1.0 MiB have to stay free") {
+	if !errors.Is(err, ErrNoSpace) || !strings.HasPrefix(err.Error(), "fetch "+f.Host+"/app:1: no space left on "+s.root+": ") || !strings.Contains(err.Error(), "1.0 MB have to stay free") {
 		t.Error(err)
 	}
 	if f.of(digestOf(first)).requests != 0 {
@@ -156,7 +156,7 @@ func TestReserveIsNotTaken(t *testing.T) {
 	old, young := &flight{key: "old"}, &flight{key: "young"}
 	r.enter(old, 0)
 	r.enter(young, 0)
-	if err := r.take(young, 901); !errors.Is(err, ErrNoSpace) || !strings.Contains(err.Error(), "901 B needed, 1000 B free, 100 B have to stay free") {
+	if err := r.take(young, 901); !errors.Is(err, ErrNoSpace) || !strings.Contains(err.Error(), "901 B needed, 1.0 kB free, 100 B have to stay free") {
 		t.Error(err)
 	}
 	if err := r.take(nil, 901); !errors.Is(err, ErrNoSpace) {
@@ -182,7 +182,7 @@ func TestEstimateLearns(t *testing.T) {
 	push(t, r, "app:1", imagetest.Image{Layers: []imagetest.Layer{l}})
 	f := newFront(t, r)
 	_, err := s.Pull(ctx, f.Host+"/app:1", PullOptions{})
-	if !errors.Is(err, ErrNoSpace) || !strings.Contains(err.Error(), "8.0 MiB needed, 6.0 MiB free, 1.0 MiB have to stay free") {
+	if !errors.Is(err, ErrNoSpace) || !strings.Contains(err.Error(), "8.4 MB needed, 6.3 MB free, 1.0 MB have to stay free") {
 		t.Error(err)
 	}
 	if keys, err := s.layers.List(); err != nil || len(keys) > 0 {

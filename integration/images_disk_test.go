@@ -81,7 +81,7 @@ func TestPullsOnAFullDisk(t *testing.T) {
 
 	refused := func(name string) {
 		t.Helper()
-		h.Fails(1, []string{ref(name), "no space left", "needed", "MiB free", "have to stay free", "image gc"}, "pull", "-q", ref(name))
+		h.Fails(1, []string{ref(name), "no space left", "needed", "MB free", "have to stay free", "image gc"}, "pull", "-q", ref(name))
 		if n := p.Count("GET", "/"+name+"/blobs/"); n > 1 { // its config
 			t.Errorf("%s: %d blobs were fetched", name, n)
 		}

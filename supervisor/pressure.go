@@ -102,9 +102,9 @@ func (s *Supervisor) note(d image.DiskState) (eased bool) {
 	return was == critical
 }
 
-// sizeWords prints bytes for people.
+// sizeWords prints bytes for people, in the units of the command line's tables.
 func sizeWords(n int64) string {
-	const unit = 1024
+	const unit = 1000
 	f, i := float64(n), 0
 	for f >= unit && i < 5 {
 		f, i = f/unit, i+1
@@ -112,5 +112,5 @@ func sizeWords(n int64) string {
 	if i == 0 {
 		return fmt.Sprintf("%d B", n)
 	}
-	return fmt.Sprintf("%.1f %ciB", f, "KMGTP"[i-1])
+	return fmt.Sprintf("%.1f %cB", f, "kMGTP"[i-1])
 }

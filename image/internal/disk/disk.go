@@ -143,9 +143,10 @@ func Need(path string, need int64) error {
 	return err
 }
 
-// Bytes prints a size for people.
+// Bytes prints a size for people, in the units of the command line's tables and of df -H,
+// with a digit more: what is needed and what is free may be close.
 func Bytes(n int64) string {
-	const unit = 1024
+	const unit = 1000
 	if n < unit {
 		return fmt.Sprintf("%d B", n)
 	}
@@ -153,5 +154,5 @@ func Bytes(n int64) string {
 	for f >= unit && i < 5 {
 		f, i = f/unit, i+1
 	}
-	return fmt.Sprintf("%.1f %ciB", f, "KMGTPE"[i])
+	return fmt.Sprintf("%.1f %cB", f, "kMGTPE"[i])
 }

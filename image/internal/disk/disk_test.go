@@ -56,18 +56,18 @@ func TestNeed(t *testing.T) {
 		t.Error(err)
 	}
 	err := Need(dir, 1<<60)
-	if !errors.Is(err, unix.ENOSPC) || !strings.Contains(err.Error(), "1.0 EiB needed, ") {
+	if !errors.Is(err, unix.ENOSPC) || !strings.Contains(err.Error(), "1.2 EB needed, ") {
 		t.Error(err)
 	}
 }
 
 func TestNoSpaceError(t *testing.T) {
 	for want, e := range map[string]NoSpaceError{
-		"no space left on /s: 1.0 KiB free":                                                {Free: 1024},
-		"no space left on /s: 2.0 KiB needed, 1.0 KiB free":                                {Free: 1024, Need: 2048},
-		"no inodes left on /s: all 600 are in use, 1.0 KiB free":                           {Free: 1024, Inodes: 600, Need: 5, Reserve: 9},
-		"no inodes left on /s: 6 of 600 are not in use, and have to stay so, 1.0 KiB free": {Free: 1024, Inodes: 600, InodesFree: 6},
-		"no space left on /s: 3.0 KiB needed (1.0 KiB to fetch, about 2.0 KiB unpacked), 4.0 KiB free, 512 B have to stay free, 1.0 KiB are promised to other pulls": {
+		"no space left on /s: 1.0 kB free":                                                {Free: 1024},
+		"no space left on /s: 2.0 kB needed, 1.0 kB free":                                 {Free: 1024, Need: 2048},
+		"no inodes left on /s: all 600 are in use, 1.0 kB free":                           {Free: 1024, Inodes: 600, Need: 5, Reserve: 9},
+		"no inodes left on /s: 6 of 600 are not in use, and have to stay so, 1.0 kB free": {Free: 1024, Inodes: 600, InodesFree: 6},
+		"no space left on /s: 3.1 kB needed (1.0 kB to fetch, about 2.0 kB unpacked), 4.1 kB free, 512 B have to stay free, 1.0 kB are promised to other pulls": {
 			Free: 4096, Need: 3072, Fetch: 1024, Reserve: 512, Claimed: 1024},
 	} {
 		e.Path = "/s"
@@ -78,7 +78,7 @@ func TestNoSpaceError(t *testing.T) {
 }
 
 func TestBytes(t *testing.T) {
-	for n, want := range map[int64]string{0: "0 B", 1023: "1023 B", 1024: "1.0 KiB", 1536: "1.5 KiB", 10 << 30: "10.0 GiB", 1 << 62: "4.0 EiB"} {
+	for n, want := range map[int64]string{0: "0 B", 999: "999 B", 1000: "1.0 kB", 1536: "1.5 kB", 10 << 30: "10.7 GB", 1 << 62: "4.6 EB"} {
 		if got := Bytes(n); got != want {
 			t.Errorf("%d: %s, want %s", n, got, want)
 		}

@@ -26,7 +26,7 @@ func TestAttributesOfFoldersAreBounded(t *testing.T) {
 				entries = append(entries, entry{Name: folder(i), Xattrs: map[string]string{"user.a": strings.Repeat("a", 60<<10)}})
 			}
 			_, err := unpackOnly(t, form, Options{Memory: 1 << 20}, imagetest.Archive(entries...))
-			if err == nil || !strings.Contains(err.Error(), "they take more than 1.0 MiB") {
+			if err == nil || !strings.Contains(err.Error(), "they take more than 1.0 MB") {
 				t.Errorf("%s: got %v", name, err)
 			}
 		}

@@ -237,7 +237,7 @@ func TestMemoryIsBounded(t *testing.T) {
 	}
 	archive := imagetest.Archive(entries...)
 	eachForm(t, func(t *testing.T, form Form) {
-		if _, err := unpackOnly(t, form, Options{Memory: 1 << 20}, archive); err == nil || !strings.Contains(err.Error(), "too many entries: they take more than 1.0 MiB") {
+		if _, err := unpackOnly(t, form, Options{Memory: 1 << 20}, archive); err == nil || !strings.Contains(err.Error(), "too many entries: they take more than 1.0 MB") {
 			t.Error(err)
 		}
 		if _, err := unpackOnly(t, form, Options{Memory: 4 << 20}, archive); err != nil {
