@@ -26,15 +26,15 @@ func (v *verifier) repair(ctx context.Context) (err error) {
 				return errors.Join(err, context.Cause(ctx))
 			}
 			rec, l := v.rec(p)
-			object := p.name
+			object, kind := p.name, "blob"
 			if layers {
-				object = l.DiffID
+				object, kind = l.DiffID, "layer"
 				p.err = v.repairLayer(ctx, p, rec)
 			} else {
 				p.err = v.s.repairBlob(ctx, p, v.images(p))
 			}
 			if p.fixed = p.err == nil; p.fixed {
-				v.s.log.Info("repaired", "image", v.titles[p.image], "layer", object, "damages", len(p.damage)+p.more)
+				v.s.log.Info("repaired", "image", v.titles[p.image], kind, object, "damages", len(p.damage)+p.more)
 				continue
 			}
 			err = errors.Join(err, &StepError{Step: StepRepair, Object: object, Image: v.titles[p.image], Err: p.err})

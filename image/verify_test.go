@@ -295,6 +295,25 @@ func TestVerifyWithoutManifest(t *testing.T) {
 	assertClean(t, s)
 }
 
+// An EROFS layer always had a manifest: without one it is damaged, and repaired.
+func TestVerifyErofsWithoutManifest(t *testing.T) {
+	r, s := newRegistry(t), newStore(t, Options{Form: EROFS})
+	push(t, r, "app:1", threeLayers())
+	keys := keysOf(s, pullOK(t, s, r.Host+"/app:1"))
+	if err := os.Remove(filepath.Join(s.root, "layers", keys[1], "manifest")); err != nil {
+		t.Fatal(err)
+	}
+	v, err := verifyOne(t, s, "", false)
+	if got := damagedIn(v); !errors.Is(err, ErrCorrupt) || !slices.Equal(got, []string{": its manifest is missing"}) {
+		t.Error(got, err)
+	}
+	if _, err := verifyOne(t, s, "", true); err != nil {
+		t.Error(err)
+	}
+	verifyClean(t, s)
+	assertClean(t, s)
+}
+
 // The files of a replaced layer stay as long as a container uses them.
 func TestRepairUnderContainer(t *testing.T) {
 	r, s := newRegistry(t), newStore(t, Options{Form: Folder})
