@@ -345,7 +345,7 @@ func (p *pull) commit(res *resolved, keys []string) (Image, error) {
 	if err := s.nameLocked(p.name, rec); err != nil {
 		return Image{}, err
 	}
-	return s.imageLocked(rec)
+	return s.imageLocked(s.idx.Images[res.digest]) // which may have been there, and then says since when
 }
 
 // nameLocked makes name stand for rec. An image that loses its last name to it

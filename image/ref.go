@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/google/go-containerregistry/pkg/name"
@@ -31,13 +32,31 @@ var repositoryPath = sync.OnceValue(func() *regexp.Regexp {
 func (s *Store) parseRef(ref string) (reference, error) {
 	r, err := name.ParseReference(ref, name.WeakValidation)
 	if err != nil || !repositoryPath().MatchString(r.Context().RepositoryStr()) || !registryName().MatchString(r.Context().RegistryStr()) {
-		return reference{}, fmt.Errorf("%w: %q", ErrInvalid, ref)
+		return reference{}, fmt.Errorf("%w: %q%s", ErrInvalid, ref, usualMistake(ref))
 	}
 	if slices.Contains(s.registries.Load().insecure, r.Context().RegistryStr()) {
 		r, err = name.ParseReference(ref, name.WeakValidation, name.Insecure)
 	}
 	return reference{r}, err
 }
+
+// usualMistake is what is mostly wrong with a name that cannot be read; "" is no idea.
+func usualMistake(ref string) string {
+	name, digest, pinned := strings.Cut(ref, "@")
+	_, path, _ := strings.Cut(name, "/")
+	path, _, _ = strings.Cut(path, ":")
+	switch {
+	case strings.Contains(ref, "://"):
+		return ": a name begins with the host, without a scheme"
+	case pinned && !wholeDigest().MatchString(digest):
+		return ": after @ come sha256: and 64 hexadecimal digits"
+	case path != strings.ToLower(path), !strings.Contains(name, "/") && name != strings.ToLower(name):
+		return ": a repository is written in lower case"
+	}
+	return ""
+}
+
+var wholeDigest = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^sha256:[0-9a-f]{64}$`) })
 
 // String is the normalised name, "docker.io/library/nginx:latest".
 func (r reference) String() string {

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -144,6 +145,9 @@ func TestPullAndFind(t *testing.T) {
 			t.Error(err)
 		}
 	}
+	if again := pullOK(t, s, ref); !again.PulledAt.Equal(img.PulledAt) {
+		t.Errorf("pulled at %v, stored is %v", again.PulledAt, img.PulledAt)
+	}
 	assertClean(t, s)
 	// All of it survives the process.
 	s.Close()
@@ -186,6 +190,17 @@ func TestNames(t *testing.T) {
 		if in != "localhost/x" && !strings.Contains(in, "5000") && r.Context().Scheme() != "https" {
 			t.Errorf("%s: %s", in, r.Context().Scheme())
 		}
+	}
+	for in, why := range map[string]string{
+		"UPPER": "a repository is written in lower case", "r.example:5000/Team/x:V1": "a repository is written in lower case",
+		"a/b:1@sha256:abc": "after @ come sha256: and 64 hexadecimal digits", "https://host/x": "a name begins with the host, without a scheme",
+	} {
+		if _, err := s.parseRef(in); err == nil || !strings.HasSuffix(err.Error(), strconv.Quote(in)+": "+why) {
+			t.Errorf("%s: %v", in, err)
+		}
+	}
+	if _, err := s.parseRef("a b"); err == nil || !strings.HasSuffix(err.Error(), `"a b"`) {
+		t.Error(err) // nothing is known
 	}
 	for _, in := range []string{"", "UPPER", "a b", "a/-b", "a:b:c", "x@sha256:12", "http://host/x", "a//b", "a/b:" + strings.Repeat("t", 200)} {
 		if _, err := s.Pull(ctx, in, PullOptions{}); !errors.Is(err, ErrInvalid) {

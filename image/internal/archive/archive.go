@@ -53,7 +53,7 @@ func Open(dir string) (*Files, error) {
 }
 
 // Read reads a plain tar file to its end. keep is called for every large file and
-// has to take all of r.
+// has to take all of r. Errors do not say that they are about an archive.
 func Read(ctx context.Context, r io.Reader, keep func(r io.Reader, size int64) (Kept, error)) (_ *Files, err error) {
 	a := &Files{files: map[string]*file{}, links: map[string]string{}}
 	defer func() {
@@ -71,14 +71,14 @@ func Read(ctx context.Context, r io.Reader, keep func(r io.Reader, size int64) (
 			break
 		}
 		if err != nil && !errors.Is(err, tar.ErrInsecurePath) {
-			return nil, fmt.Errorf("archive: %w", notAnArchive(err, len(a.files)+len(a.links)))
+			return nil, notAnArchive(err, len(a.files)+len(a.links))
 		}
 		if err := a.add(h, tr, keep); err != nil {
-			return nil, fmt.Errorf("archive: %.200s: %w", h.Name, err)
+			return nil, fmt.Errorf("%.200s: %w", h.Name, cutOff(err))
 		}
 	}
 	if len(a.files) == 0 {
-		return nil, errors.New("archive: it is empty")
+		return nil, errors.New("it is empty")
 	}
 	_, err = io.Copy(io.Discard, r) // whoever writes to us must not get a broken pipe
 	return a, err
@@ -87,6 +87,14 @@ func Read(ctx context.Context, r io.Reader, keep func(r io.Reader, size int64) (
 func notAnArchive(err error, seen int) error {
 	if seen == 0 && errors.Is(err, tar.ErrHeader) {
 		return errors.New("not a tar file")
+	}
+	return cutOff(err)
+}
+
+// cutOff says what the end of a file in the middle of one means.
+func cutOff(err error) error {
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		return fmt.Errorf("cut off before its end: %w", err)
 	}
 	return err
 }

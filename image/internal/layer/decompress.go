@@ -44,7 +44,7 @@ func Decompress(src io.Reader) (io.ReadCloser, error) {
 		}
 		return zr.IOReadCloser(), nil
 	case bytes.HasPrefix(head, magicXz), bytes.HasPrefix(head, magicBzip):
-		return nil, errors.New("layers compressed with xz or bzip2 are not supported")
+		return nil, errors.New("compressed with xz or bzip2: gzip, zstd or none is supported")
 	}
 	return io.NopCloser(br), nil
 }
