@@ -85,6 +85,9 @@ func (a *app) pull(ctx context.Context, f pullFlags, format term.Format) error {
 	i, err := a.client().Pull(ctx, f.PullRequest, s.started, bars.update)
 	bars.finish()
 	end()
+	if s.told != "" {
+		a.note("%s", s.told)
+	}
 	id, aborted := s.state()
 	switch {
 	case f.detach && id != "" && errors.Is(err, context.Canceled):
@@ -135,6 +138,7 @@ type pullSignals struct {
 	mu      sync.Mutex
 	id      string
 	aborted bool
+	told    string // how the abort went; said when the bars are done, and read after end
 }
 
 func (s *pullSignals) started(id string) {
@@ -200,14 +204,15 @@ func (s *pullSignals) abort() {
 		s.leave()
 		return
 	}
-	s.app.note("%s", abortText(r))
+	s.told = abortText(r)
 }
 
-// pullProgress shows the layers of a pull.
+// pullProgress shows the layers of a pull, or of the images of an archive one after the other.
 type pullProgress struct {
 	out   term.Stream
 	quiet bool
 	bars  *term.Progress // made with the first layer
+	image string         // of bars
 }
 
 func newPullProgress(out term.Stream, quiet bool) *pullProgress {
@@ -218,6 +223,10 @@ func (p *pullProgress) update(u api.Progress) {
 	if p.quiet {
 		return
 	}
+	if p.bars != nil && u.Image != p.image {
+		p.bars.Finish()
+		p.bars = nil
+	}
 	if u.Layer == "" {
 		if p.bars != nil && u.Total > 0 {
 			p.bars.Whole(u.Done, u.Total, u.Rate, u.Left)
@@ -225,7 +234,7 @@ func (p *pullProgress) update(u api.Progress) {
 		return
 	}
 	if p.bars == nil {
-		p.bars = term.NewProgress(p.out, u.Image)
+		p.bars, p.image = term.NewProgress(p.out, u.Image), u.Image
 	}
 	p.bars.Update(shortID(u.Layer), u.Step, u.Done, u.Total, u.Step == "done" || u.Step == "exists")
 }

@@ -85,6 +85,7 @@ func TestFaultyFiles(t *testing.T) {
 		"root:\n":                                "w.yaml:1:7: want text",
 		"root: /a\n---\nb: 1":                    "w.yaml:3:",
 		"auto_apply: on\n":                       `w.yaml:1:13: want true or false, not "on", write true`,
+		"network:\n\tbridge: x\n":                `w.yaml:2:1: found character '\t' that cannot start any token, indent with blanks`,
 		"netwrok: {}\n":                          `w.yaml:1:1: unknown key "netwrok", did you mean "network"?`,
 		"zzzz: 1\n":                              `w.yaml:1:1: unknown key "zzzz"`,
 		"network: 5\n":                           "w.yaml:1:10: want a map",

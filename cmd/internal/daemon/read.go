@@ -39,7 +39,11 @@ func parseConfig(file string, text []byte, c *Config) (err error) {
 	var syntax *yaml.SyntaxError
 	switch {
 	case errors.As(err, &syntax):
-		p.add(node{token: syntax.Token}, syntax.Message, "")
+		message, hint := syntax.Message, ""
+		if strings.Contains(message, "\t") {
+			message, hint = strings.ReplaceAll(message, "\t", `\t`), "indent with blanks"
+		}
+		p.add(node{token: syntax.Token}, message, hint)
 		return p.errors
 	case err != nil:
 		return fmt.Errorf("configuration %s: %w", file, err)
