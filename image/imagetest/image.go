@@ -18,6 +18,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/partial"
 	"github.com/google/go-containerregistry/pkg/v1/static"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/klauspost/compress/gzip"
@@ -247,7 +248,58 @@ func (i Image) build() (v1.Image, error) {
 	p := platformOf(i.Platform)
 	c.OS, c.Architecture, c.Variant, c.Config = p.OS, p.Architecture, p.Variant, i.Config
 	c.Created = v1.Time{Time: fixedTime}
-	return mutate.ConfigFile(img, c)
+	if img, err = mutate.ConfigFile(img, c); err != nil {
+		return nil, err
+	}
+	return freeze(img, adds)
+}
+
+// frozen is an image that does not change any more. One that does makes its manifest and
+// config anew for each of its layers, which hundreds of them feel.
+type frozen struct {
+	kind             types.MediaType
+	manifest, config []byte
+	layers           map[v1.Hash]v1.Layer
+}
+
+func freeze(img v1.Image, adds []mutate.Addendum) (v1.Image, error) {
+	f := &frozen{layers: map[v1.Hash]v1.Layer{}}
+	var err error
+	if f.kind, err = img.MediaType(); err != nil {
+		return nil, err
+	}
+	if f.manifest, err = img.RawManifest(); err != nil {
+		return nil, err
+	}
+	if f.config, err = img.RawConfigFile(); err != nil {
+		return nil, err
+	}
+	for _, a := range adds {
+		digest, err := a.Layer.Digest()
+		if err != nil {
+			return nil, err
+		}
+		f.layers[digest] = a.Layer
+	}
+	return partial.CompressedToImage(f)
+}
+
+// MediaType implements partial.CompressedImageCore.
+func (f *frozen) MediaType() (types.MediaType, error) { return f.kind, nil }
+
+// RawManifest implements partial.CompressedImageCore.
+func (f *frozen) RawManifest() ([]byte, error) { return f.manifest, nil }
+
+// RawConfigFile implements partial.CompressedImageCore.
+func (f *frozen) RawConfigFile() ([]byte, error) { return f.config, nil }
+
+// LayerByDigest implements partial.CompressedImageCore.
+func (f *frozen) LayerByDigest(digest v1.Hash) (partial.CompressedLayer, error) {
+	l, ok := f.layers[digest]
+	if !ok {
+		return nil, fmt.Errorf("no layer %s", digest)
+	}
+	return l, nil
 }
 
 // Busybox makes an image of a static busybox binary of this machine: the
