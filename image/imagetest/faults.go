@@ -174,8 +174,11 @@ func (p *FaultProxy) ServeHTTP(w http.ResponseWriter, q *http.Request) {
 	}}
 	defer func() {
 		p.mu.Lock()
-		defer p.mu.Unlock()
 		p.log = append(p.log, out.entry)
+		p.mu.Unlock()
+		if out.broken { // not before: who sees it may ask for the log
+			out.reset()
+		}
 	}()
 	r := p.rule(q)
 	if r.Before != nil {
@@ -243,9 +246,7 @@ func (p *FaultProxy) forward(w *recorder, q *http.Request, r *Rule) {
 		return
 	}
 	w.entry.Whole = r.pass(w, q, resp)
-	if !w.entry.Whole {
-		w.reset()
-	}
+	w.broken = !w.entry.Whole
 }
 
 // pass copies the body as the rule wants it, and tells whether the client got
@@ -308,7 +309,8 @@ func pause(q *http.Request, d time.Duration) bool {
 // recorder writes down what a client got.
 type recorder struct {
 	http.ResponseWriter
-	entry Served
+	entry  Served
+	broken bool // the connection is to be reset
 }
 
 func (w *recorder) WriteHeader(status int) {
