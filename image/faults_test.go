@@ -359,3 +359,29 @@ func TestDiskFull(t *testing.T) {
 		})
 	}
 }
+
+// TestConfigGone: an image whose config is gone hides no other one, and a pull heals it.
+func TestConfigGone(t *testing.T) {
+	r := newRegistry(t)
+	s := newStore(t, Options{})
+	push(t, r, "a:1", imagetest.Image{Layers: []imagetest.Layer{imagetest.NewLayer(imagetest.Files(map[string]string{"f": "a"})...)}})
+	push(t, r, "b:1", imagetest.Image{Layers: []imagetest.Layer{imagetest.NewLayer(imagetest.Files(map[string]string{"f": "b"})...)}, Config: v1.Config{User: "b"}})
+	broken := pullOK(t, s, r.Host+"/a:1")
+	pullOK(t, s, r.Host+"/b:1")
+	if err := os.Remove(filepath.Join(s.root, "blobs", "sha256", strings.TrimPrefix(broken.ConfigID, "sha256:"))); err != nil {
+		t.Fatal(err)
+	}
+	if all, err := s.List(); err != nil || len(all) != 2 {
+		t.Errorf("%+v %v", all, err)
+	}
+	if _, err := s.Get(r.Host + "/a:1"); !errors.Is(err, ErrDamaged) {
+		t.Error(err)
+	}
+	if _, err := s.Pull(ctx, r.Host+"/a:1", PullOptions{Policy: Never}); !errors.Is(err, ErrDamaged) {
+		t.Error(err)
+	}
+	pullOK(t, s, r.Host+"/a:1")
+	if _, err := s.Get(r.Host + "/a:1"); err != nil {
+		t.Error(err)
+	}
+}

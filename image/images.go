@@ -3,6 +3,7 @@ package image
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -32,7 +33,9 @@ func (s *Store) List() ([]Image, error) {
 	all := make([]Image, 0, len(s.idx.Images))
 	for _, rec := range s.idx.Images {
 		img, err := s.imageLocked(rec)
-		if err != nil {
+		if errors.Is(err, ErrDamaged) { // the others can be shown
+			s.log.Warn("image is damaged", "image", rec.Digest, "err", err)
+		} else if err != nil {
 			return nil, err
 		}
 		all = append(all, img)
@@ -101,20 +104,19 @@ func (s *Store) hasRepository(digest string, r reference) bool {
 
 // imageLocked adds to the record what stands in the config.
 func (s *Store) imageLocked(rec index.Image) (Image, error) {
-	b, err := s.blobs.Read(rec.ConfigID)
-	if err != nil {
-		return Image{}, fmt.Errorf("image %s: config: %w", rec.Digest, err)
-	}
-	c, created, err := configOf(b)
-	if err != nil {
-		return Image{}, fmt.Errorf("image %s: config: %w", rec.Digest, err)
-	}
 	img := Image{
-		Names: s.idx.NamesOf(rec.Digest), Digest: rec.Digest, Config: c, ConfigID: rec.ConfigID, Layers: []Layer{},
-		Size: rec.Size, Platform: rec.Platform, Created: created, PulledAt: rec.PulledAt,
+		Names: s.idx.NamesOf(rec.Digest), Digest: rec.Digest, ConfigID: rec.ConfigID, Layers: []Layer{},
+		Size: rec.Size, Platform: rec.Platform, PulledAt: rec.PulledAt,
 	}
 	for _, l := range rec.Layers {
 		img.Layers = append(img.Layers, Layer{Digest: l.Digest, DiffID: l.DiffID, Size: l.Size})
+	}
+	b, err := s.blobs.Read(rec.ConfigID)
+	if err == nil {
+		img.Config, img.Created, err = configOf(b)
+	}
+	if err != nil {
+		return img, fmt.Errorf("image %s: config: %w (%w)", rec.Digest, ErrDamaged, err)
 	}
 	return img, nil
 }

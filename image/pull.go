@@ -96,6 +96,10 @@ func (p *pull) local(ctx context.Context, offline bool) (Image, bool, error) {
 		return Image{}, false, err
 	}
 	img, err := s.imageLocked(rec)
+	if !offline && errors.Is(err, ErrDamaged) {
+		s.log.Warn("a damaged image has to be pulled again", "image", p.name, "err", err)
+		return Image{}, false, nil
+	}
 	return img, err == nil, err
 }
 
