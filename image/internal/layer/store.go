@@ -2,6 +2,7 @@ package layer
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -167,12 +168,10 @@ func (s *Store) Remove(key string) (int64, error) {
 
 // discard moves a folder to the trash.
 func (s *Store) discard(path string) error {
-	to, err := os.MkdirTemp(filepath.Join(s.dir, "trash"), "*")
-	if err != nil {
-		return err
-	}
-	if err := os.Rename(path, filepath.Join(to, "x")); err != nil {
-		return errors.Join(fmt.Errorf("delete %s: %w", path, err), os.Remove(to))
+	// One step, to a name that nobody has: a folder made for it would look like trash itself.
+	to := filepath.Join(s.dir, "trash", rand.Text())
+	if err := os.Rename(path, to); err != nil {
+		return fmt.Errorf("delete %s: %w", path, err)
 	}
 	s.kick()
 	return nil
