@@ -105,7 +105,7 @@ func TestRegistryFaults(t *testing.T) {
 			r.Break(imagetest.Fault{Path: "/manifests/sha256", Replace: func(b []byte) []byte { return bytes.Replace(b, []byte("application"), []byte("applicatiom"), 1) }})
 			r.Break(imagetest.Fault{Path: "/manifests/", Replace: func([]byte) []byte { return []byte("<html>login please</html>") }})
 		}, nil, []string{"pull", "resolve"}},
-		{"cut", func(r *imagetest.Registry) { r.Break(imagetest.Fault{Path: "/blobs/", CutAfter: 100}) }, nil, []string{"pull", "fetch"}},
+		{"cut", func(r *imagetest.Registry) { r.Break(imagetest.Fault{Path: "/blobs/", CutAfter: 100}) }, nil, []string{"pull", "connection"}},
 		{"short", func(r *imagetest.Registry) { r.Break(imagetest.Fault{Path: "/blobs/", Truncate: 10}) }, nil, []string{"pull"}},
 		{"sick", func(r *imagetest.Registry) { r.Break(imagetest.Fault{Status: 503}) }, nil, []string{"pull", "resolve", "503"}},
 		{"locked", func(r *imagetest.Registry) { r.RequireLogin("someone", "secret", false) },
