@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+
 	"github.com/wherry-run/wherry/image/internal/blob"
 	"github.com/wherry-run/wherry/image/internal/disk"
 	"github.com/wherry-run/wherry/image/internal/layer"

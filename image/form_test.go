@@ -74,7 +74,7 @@ func TestPrepareMixed(t *testing.T) {
 // are refused when they are resolved: see TestParseManifestRefuses.
 func TestPrepareManyLayers(t *testing.T) {
 	if testing.Short() {
-		t.Skip("500 layers")
+		t.Skip("-short: 500 layers take seconds")
 	}
 	r, s := newRegistry(t), newStore(t, Options{Root: memoryDir(t), Form: Folder})
 	var layers []imagetest.Layer

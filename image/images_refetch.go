@@ -41,7 +41,9 @@ func (s *Store) refetchLayers(ctx context.Context, recs []index.Image, layers ..
 	for _, l := range layers {
 		hash, err := v1.NewHash(l.Digest)
 		if err == nil {
-			err = s.refetchBlob(ctx, names, v1.Descriptor{Digest: hash, Size: l.Size})
+			err = s.eachRegistry(names, func(r *repository) error {
+				return s.download(ctx, r, v1.Descriptor{Digest: hash, Size: l.Size})
+			})
 		}
 		if err != nil {
 			return s.stepFailed(StepFetch, l.Digest, err)
@@ -59,23 +61,23 @@ func (s *Store) namesOf(recs []index.Image) []string {
 	return names
 }
 
-// refetchBlob asks one registry after the other.
-func (s *Store) refetchBlob(ctx context.Context, names []string, desc v1.Descriptor) error {
-	err := errors.New("the image has no name to fetch it from")
-	for i, name := range names {
-		ref, perr := s.parseRef(name)
-		if perr == nil {
-			perr = s.download(ctx, s.connect(ref, nil), desc)
+// eachRegistry tries the registries of the names, one after the other, until one will do.
+func (s *Store) eachRegistry(names []string, try func(*repository) error) error {
+	if len(names) == 0 {
+		return errors.New("the image has no name to fetch it from")
+	}
+	var errs []error
+	for _, name := range names {
+		ref, err := s.parseRef(name)
+		if err == nil {
+			err = try(s.connect(ref, nil))
 		}
-		if perr == nil {
+		if err == nil {
 			return nil
 		}
-		if i == 0 {
-			err = nil
-		}
-		err = errors.Join(err, perr)
+		errs = append(errs, err)
 	}
-	return err
+	return errors.Join(errs...)
 }
 
 // download fetches a blob without unpacking it.

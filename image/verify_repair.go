@@ -209,21 +209,13 @@ func (s *Store) repairBlob(ctx context.Context, p *part, recs []index.Image) (er
 
 // repairSmall fetches a manifest or config.
 func (s *Store) repairSmall(ctx context.Context, digest string, recs []index.Image) error {
-	err := errors.New("the image has no name to fetch it from")
-	for i, name := range s.namesOf(recs) {
-		if i == 0 {
-			err = nil
+	err := s.eachRegistry(s.namesOf(recs), func(r *repository) error {
+		b, err := s.small(ctx, r, digest, recs)
+		if err != nil {
+			return err
 		}
-		ref, rerr := s.parseRef(name)
-		var b []byte
-		if rerr == nil {
-			b, rerr = s.small(ctx, s.connect(ref, nil), digest, recs)
-		}
-		if rerr == nil {
-			return s.blobs.Put(digest, b)
-		}
-		err = errors.Join(err, rerr)
-	}
+		return s.blobs.Put(digest, b)
+	})
 	return s.stepFailed(StepFetch, digest, err)
 }
 

@@ -371,3 +371,25 @@ func TestCollectAsked(t *testing.T) {
 		}
 	})
 }
+
+// TestCollectAnswersAPull: after a collection of everything nobody comes to make room for
+// a pull that asked for some before.
+func TestCollectAnswersAPull(t *testing.T) {
+	full(t, func(t *testing.T, w *supervisortest.World, o Options) {
+		d := beginTidy(t, w, o)
+		defer d.end()
+		d.apply(web)
+		d.want("web", "running")
+		time.Sleep(time.Minute)
+		d.tidying.ask(whyRoom, 1) // the tidier comes at once, and looks at what it need not do any more
+		synctest.Wait()
+		d.tidying.ask(whyRoom, 900)
+		if _, err := d.CollectImages(t.Context(), image.GCOptions{All: true}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		if last := w.Images.LastCollection(); last.Room != 0 || last.All {
+			t.Errorf("the tidier was told %+v", last)
+		}
+	})
+}

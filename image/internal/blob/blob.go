@@ -175,8 +175,10 @@ func (s *Store) Remove(digest string) (int64, error) {
 }
 
 // List returns the digests of all blobs.
-func (s *Store) List() ([]string, error) {
-	entries, err := os.ReadDir(s.path("sha256", ""))
+func (s *Store) List() ([]string, error) { return s.digestsIn("sha256") }
+
+func (s *Store) digestsIn(sub string) ([]string, error) {
+	entries, err := os.ReadDir(s.path(sub, ""))
 	if err != nil {
 		return nil, err
 	}

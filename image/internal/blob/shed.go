@@ -23,17 +23,7 @@ func (s *Store) Shed(digest string) (int64, error) {
 
 // Known lists the blobs of which it is known what they unpack to, whether they
 // are there or not.
-func (s *Store) Known() ([]string, error) {
-	entries, err := os.ReadDir(s.path("diffid", ""))
-	if err != nil {
-		return nil, err
-	}
-	var all []string
-	for _, e := range entries {
-		all = append(all, "sha256:"+e.Name())
-	}
-	return all, nil
-}
+func (s *Store) Known() ([]string, error) { return s.digestsIn("diffid") }
 
 // Forget removes what is known of a blob that is not there.
 func (s *Store) Forget(digest string) error {
