@@ -45,6 +45,30 @@ type Config struct {
 	// means what Spec.Linux.Namespaces says (host, or a new empty one).
 	NetNS *os.File `json:"-"`
 
+	// Join has the container join the run's namespaces, which
+	// [Runtime.MakeNamespaces] has made, instead of NetNS.
+	Join bool `json:"join,omitempty"`
+
+	// IDMap is the user namespace's, the same for all containers of a run; nil:
+	// the container has the host's. The root file system's layers are mounted with
+	// the ids shifted, and so are those binds that say "idmap".
+	IDMap *IDMap `json:"id_map,omitempty"`
+
+	// GroupAdd are further groups of the user, by name or number, looked up in the rootfs.
+	GroupAdd []string `json:"group_add,omitempty"`
+
+	// OOM is "process" if the kernel may kill a single process for lack of memory;
+	// otherwise it kills the whole container.
+	OOM string `json:"oom,omitempty"`
+
+	// Stdin opens a pipe for the container's input, see [Runtime.Attach]. With Spec.Process.Terminal
+	// there is a terminal, of which this says that somebody may write to it.
+	Stdin bool `json:"stdin,omitempty"`
+
+	// Rows and Columns are the terminal's size at the start.
+	Rows    uint16 `json:"rows,omitempty"`
+	Columns uint16 `json:"columns,omitempty"`
+
 	// StopSignal and StopGracePeriod are remembered with the container, so
 	// that whoever adopts it stops it rightly.
 	StopSignal      string        `json:"stop_signal,omitempty"`
@@ -69,6 +93,11 @@ type LogConfig struct {
 	Path    string `json:"path"`     // the current segment; rotated ones stand beside it
 	MaxSize int64  `json:"max_size"` // bytes of one segment; 0 means 10 MiB
 	MaxFile int    `json:"max_file"` // number of segments kept; 0 means 3
+
+	// NonBlocking has output dropped, and counted, rather than the container wait
+	// for the disk: more than Buffer bytes (0 means 1 MiB) are not kept for it.
+	NonBlocking bool  `json:"non_blocking,omitempty"`
+	Buffer      int64 `json:"buffer,omitempty"`
 }
 
 // Process is a further process for a running container (exec).
@@ -79,4 +108,32 @@ type Process struct {
 	User string   // empty: the container's
 
 	Stdin, Stdout, Stderr *os.File // nil: /dev/null
+
+	// Console is a socket on which the master of a new terminal is sent, which is
+	// then the process's stdin, stdout and stderr.
+	Console       *os.File
+	Rows, Columns uint16
+
+	Privileged bool // all capabilities, and no seccomp filter
+}
+
+// IDMap maps the ids 0 to Size-1 of a user namespace to the host's from HostID.
+type IDMap struct {
+	HostID uint32 `json:"host_id"`
+	Size   uint32 `json:"size"`
+}
+
+// Namespaces are what the containers of one run share.
+type Namespaces struct {
+	Run      string `json:"run"`
+	IDMap    *IDMap `json:"id_map,omitempty"` // a user namespace that owns the others; nil: the host's
+	Net      bool   `json:"net,omitempty"`
+	IPC      bool   `json:"ipc,omitempty"`
+	UTS      bool   `json:"uts,omitempty"`
+	PID      bool   `json:"pid,omitempty"` // with a holder process, which is PID 1 in it
+	Hostname string `json:"hostname,omitempty"`
+
+	// Pin keeps them by mounts in the run folder too, so that they outlive
+	// a moment without keeper and without containers. Of one container alone nobody needs that.
+	Pin bool `json:"pin,omitempty"`
 }

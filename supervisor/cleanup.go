@@ -32,6 +32,7 @@ func (c cleanup) once(ctx context.Context) error {
 	}{
 		{stepContainer, c.container},
 		{stepDetach, func(ctx context.Context) error { return c.s.net.Detach(ctx, c.run) }},
+		{stepLetGo, func(ctx context.Context) error { return c.s.rt.ReleaseNamespaces(ctx, c.run) }},
 		{stepRelease, func(context.Context) error { return c.s.img.Release(c.run) }},
 		{stepFolder, func(context.Context) error {
 			if len(errs) > 0 {

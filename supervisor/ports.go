@@ -19,7 +19,8 @@ import (
 
 // starter makes containers.
 type starter interface {
-	Namespaces(ctx context.Context, run string) (*os.File, error)
+	MakeNamespaces(ctx context.Context, n runtime.Namespaces) (*os.File, error)
+	ReleaseNamespaces(ctx context.Context, run string) error
 	Start(ctx context.Context, c runtime.Config) (runtime.Status, error)
 }
 
@@ -43,11 +44,23 @@ type execer interface {
 	Exec(ctx context.Context, id string, p runtime.Process) (runtime.Exit, error)
 }
 
+// handler handles running containers.
+type handler interface {
+	Signal(ctx context.Context, id, signal string) error
+	Update(ctx context.Context, id string, l cgroup.Limits) error
+	Pause(ctx context.Context, id string) error
+	Resume(ctx context.Context, id string) error
+	Attach(ctx context.Context, id string) (*os.File, error)
+	CloseStdin(ctx context.Context, id string) error
+	Root(ctx context.Context, id string) (*os.File, error)
+}
+
 type containers interface {
 	starter
 	watcher
 	ender
 	execer
+	handler
 	KeeperPid() int
 	Close() error
 }

@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -35,6 +36,8 @@ type start struct {
 	rootfs   []specs.Mount
 	mounts   []specs.Mount
 	populate []runtime.Populate
+	idmap    *runtime.IDMap // of the run's user namespace; nil: the host's
+	shared   bool           // the run has namespaces that the keeper holds
 	ns       *os.File
 	lease    *network.Lease
 	result   spec.Result
@@ -101,6 +104,7 @@ func (st *start) steps(ctx context.Context) error {
 		{stepRecord, st.record},
 		{stepRootfs, st.prepare},
 		{stepVolumes, st.volumes},
+		{stepNamespaces, st.namespaces},
 		{stepNetwork, st.attach},
 		{stepFiles, st.files},
 		{stepSpec, st.build},
@@ -263,16 +267,11 @@ func (st *start) attach(ctx context.Context) error {
 	if def.Network != "bridge" {
 		return nil
 	}
-	ns, err := st.s.rt.Namespaces(ctx, st.rec.Run)
-	if err != nil {
-		return err
-	}
-	st.ns = ns
 	kept := st.rec.Unit.Ports
-	lease, err := st.s.net.Attach(ctx, ns, st.endpoint(kept))
+	lease, err := st.s.net.Attach(ctx, st.ns, st.endpoint(kept))
 	if errors.Is(err, network.ErrPortTaken) && len(kept) > 0 {
 		// A port that was drawn earlier is only a preference.
-		lease, err = st.s.net.Attach(ctx, ns, st.endpoint(nil))
+		lease, err = st.s.net.Attach(ctx, st.ns, st.endpoint(nil))
 	}
 	if err != nil {
 		return err
@@ -309,11 +308,21 @@ func (st *start) build(context.Context) error {
 	c := st.img.Config
 	img := spec.Image{Entrypoint: c.Entrypoint, Cmd: c.Cmd, Env: c.Env, User: c.User, WorkingDir: c.WorkingDir,
 		StopSignal: c.StopSignal, Volumes: c.Volumes}
+	def := &st.rec.Revision.Definition
 	want := spec.Container{
-		Hostname: hostname(st.rec.Instance), Entrypoint: app.Entrypoint, Command: app.Command, Env: environment(app.Environment),
+		Hostname: cmp.Or(def.Hostname, hostname(st.rec.Instance)), Entrypoint: app.Entrypoint, Command: app.Command, Env: environment(app.Environment),
 		WorkingDir: app.WorkingDir, User: app.User, StopSignal: app.StopSignal, ReadOnly: app.ReadOnly, Bounded: app.StorageOpt.Size > 0,
 		CapAdd: app.CapAdd, CapDrop: app.CapDrop, Limits: app.Limits, Mounts: st.mounts, Network: kind,
 		Machine: st.s.machine, HostsPath: dir + "/hosts", HostnamePath: dir + "/hostname", ResolvConfPath: dir + "/resolv.conf",
+		ShmSize: app.ShmSize, Terminal: app.TTY, UserNS: st.idmap != nil, PID: def.PID, IPC: def.IPC, Sysctls: def.Sysctls, CDI: app.CDI,
+		Privileged: app.Privileged, NewPrivileges: app.NewPrivileges, Seccomp: app.Seccomp, SeccompProfile: app.SeccompProfile,
+		AppArmor: app.AppArmor, SELinux: app.SELinux, GroupAdd: app.GroupAdd, OOMScoreAdj: app.OOMScoreAdj,
+	}
+	for _, d := range app.Devices {
+		want.Devices = append(want.Devices, spec.Device(d))
+	}
+	for _, u := range app.Ulimits {
+		want.Ulimits = append(want.Ulimits, spec.Ulimit(u))
 	}
 	res, err := spec.Build(img, want)
 	if err != nil {
@@ -348,9 +357,11 @@ func (st *start) process(ctx context.Context) (err error) {
 	app := st.app()
 	st.status, err = st.s.rt.Start(ctx, runtime.Config{
 		Unit: st.rec.Unit.Name, Instance: st.rec.Instance, Run: st.rec.Run, Container: container,
-		Spec: st.result.Spec, User: st.result.User, Rootfs: st.rootfs, Populate: st.populate, Init: app.Init, NetNS: st.ns,
+		Spec: st.result.Spec, User: st.result.User, Rootfs: st.rootfs, Populate: st.populate, Init: app.Init, Join: st.shared, IDMap: st.idmap,
+		GroupAdd: app.GroupAdd, OOM: app.OOM, Stdin: app.StdinOpen,
 		StopSignal: st.result.StopSignal, StopGracePeriod: time.Duration(app.StopGracePeriod),
-		Log: runtime.LogConfig{Path: st.s.paths.log(st.rec.Unit.Name, st.rec.Instance), MaxSize: app.Logging.MaxSize, MaxFile: app.Logging.MaxFile},
+		Log: runtime.LogConfig{Path: st.s.paths.log(st.rec.Unit.Name, st.rec.Instance), MaxSize: app.Logging.MaxSize, MaxFile: app.Logging.MaxFile,
+			NonBlocking: app.Logging.Mode == "non-blocking", Buffer: app.Logging.MaxBufferSize},
 	})
 	return err
 }

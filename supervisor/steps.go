@@ -11,20 +11,22 @@ import (
 // and is a fault point for tests. What the steps did is undone by the steps of
 // a clean-up, in cleanup.go, which work from disk.
 const (
-	stepPull    = "pull"
-	stepRecord  = "record"
-	stepRootfs  = "rootfs"
-	stepVolumes = "volumes"
-	stepNetwork = "network"
-	stepFiles   = "files"
-	stepSpec    = "spec"
-	stepProcess = "process"
+	stepPull       = "pull"
+	stepRecord     = "record"
+	stepRootfs     = "rootfs"
+	stepVolumes    = "volumes"
+	stepNamespaces = "namespaces"
+	stepNetwork    = "network"
+	stepFiles      = "files"
+	stepSpec       = "spec"
+	stepProcess    = "process"
 )
 
 // The steps of a clean-up, in order.
 const (
 	stepContainer = "container"
 	stepDetach    = "detach"
+	stepLetGo     = "let go" // of the namespaces
 	stepRelease   = "release"
 	stepFolder    = "folder"
 )

@@ -43,6 +43,7 @@ type Keeper struct {
 	mu         sync.Mutex
 	containers map[string]*container
 	subs       map[*subscriber]struct{}
+	shared     map[string]*os.File // network namespaces by run
 }
 
 // container is one container in the keeper's memory. Everything that must
@@ -116,6 +117,7 @@ func open(o options) (*Keeper, error) {
 		layers:     newLayers(),
 		containers: map[string]*container{},
 		subs:       map[*subscriber]struct{}{},
+		shared:     map[string]*os.File{},
 	}
 	// Before all else that opens groups: libcontainer keeps the first handle it gets of their tree.
 	if k.groups, err = k.prepareParent(); err != nil {

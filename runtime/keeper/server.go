@@ -168,6 +168,25 @@ func (c *client) answer(ctx context.Context, m *wire.Message) (any, []*os.File, 
 			return nil, nil, err
 		}
 		return nil, []*os.File{f}, nil
+	case wire.MakeNamespaces:
+		r, err := decode[runtime.Namespaces](m)
+		if err != nil {
+			return nil, nil, err
+		}
+		files, err := c.s.k.makeNamespaces(r)
+		return nil, files, err
+	case wire.ReleaseNamespaces:
+		r, err := decode[wire.RunRequest](m)
+		if err != nil {
+			return nil, nil, err
+		}
+		return nil, nil, c.s.k.releaseNamespaces(r.Run)
+	case wire.Update:
+		r, err := decode[wire.UpdateRequest](m)
+		if err != nil {
+			return nil, nil, err
+		}
+		return nil, nil, c.s.k.setLimits(r.ID, r.Limits)
 	case wire.Subscribe:
 		c.s.k.subscribe(ctx, c.conn, m.ID)
 		return nil, nil, errAnswered
@@ -179,7 +198,7 @@ func (c *client) answer(ctx context.Context, m *wire.Message) (any, []*os.File, 
 		return nil, nil, c.s.upgrade(r.Binary)
 	case wire.Shutdown:
 		return nil, nil, c.s.shutdown()
-	case wire.Get, wire.Kill, wire.Wait, wire.Remove:
+	case wire.Get, wire.Kill, wire.Wait, wire.Remove, wire.Pause, wire.Resume, wire.Attach, wire.CloseStdin, wire.Root:
 		return c.byID(ctx, m)
 	}
 	return nil, nil, fmt.Errorf("request %d: %w", m.Type, errors.ErrUnsupported)
@@ -197,6 +216,18 @@ func (c *client) byID(ctx context.Context, m *wire.Message) (any, []*os.File, er
 		return nil, nil, k.kill(ctx, r.ID)
 	case wire.Remove:
 		return nil, nil, k.remove(ctx, r.ID)
+	case wire.Pause:
+		return nil, nil, k.pause(ctx, r.ID)
+	case wire.Resume:
+		return nil, nil, k.resume(r.ID)
+	case wire.CloseStdin:
+		return nil, nil, k.closeStdin(r.ID)
+	case wire.Attach:
+		f, err := k.attach(r.ID)
+		return fileReply(f, err)
+	case wire.Root:
+		f, err := k.openRoot(ctx, r.ID)
+		return fileReply(f, err)
 	case wire.Wait:
 		st, err := k.wait(ctx, r.ID)
 		return st, nil, err
@@ -206,6 +237,14 @@ func (c *client) byID(ctx context.Context, m *wire.Message) (any, []*os.File, er
 		return nil, nil, err
 	}
 	return ct.snapshot().Status, nil, nil
+}
+
+// fileReply answers with one descriptor.
+func fileReply(f *os.File, err error) (any, []*os.File, error) {
+	if err != nil {
+		return nil, nil, err
+	}
+	return nil, []*os.File{f}, nil
 }
 
 func (c *client) hello(m *wire.Message) (any, []*os.File, error) {
@@ -235,6 +274,9 @@ func (c *client) start(ctx context.Context, m *wire.Message) (any, []*os.File, e
 			return nil, nil, fmt.Errorf("start: %w: %d descriptors instead of a namespace", wire.ErrProtocol, len(m.Files))
 		}
 		netns = m.Files[0]
+	}
+	if cfg.Join {
+		netns = c.s.k.sharedNet(cfg.Run)
 	}
 	st, err := c.s.k.start(ctx, &cfg, netns)
 	return st, nil, err

@@ -1,6 +1,7 @@
 package spec
 
 import (
+	"encoding/json"
 	"fmt"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -35,11 +36,35 @@ type Container struct {
 	Mounts         []specs.Mount // binds and tmpfs of the unit, later ones win
 	ShmSize        int64         // bytes of /dev/shm; 0: 64 MiB
 	Network        Network
+	UserNS         bool   // it gets a user namespace of its own: the keeper fills in the mapping
+	PID            string // "host", "shared" or empty
+	IPC            string // "host" or empty
+	Sysctls        map[string]string
+	Devices        []Device
+	CDI            []string
+	Privileged     bool
+	NewPrivileges  bool
+	Seccomp        string          // "unconfined", or anything else with a profile
+	SeccompProfile json.RawMessage // in Docker's or the specification's form
+	AppArmor       string
+	SELinux        string
+	Ulimits        []Ulimit
+	GroupAdd       []string // names or numbers; the names are the keeper's to look up
+	OOMScoreAdj    int
 	HostsPath      string // host files that become /etc/hosts, /etc/hostname, /etc/resolv.conf
 	HostnamePath   string
 	ResolvConfPath string
 	Terminal       bool
 	Machine        Machine
+}
+
+// Device is a device node of the host.
+type Device struct{ Source, Target, Permissions string }
+
+// Ulimit is a limit of each process; -1 is none.
+type Ulimit struct {
+	Name       string
+	Soft, Hard int64
 }
 
 // Machine is what the spec depends on of the host.

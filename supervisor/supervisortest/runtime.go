@@ -3,6 +3,7 @@ package supervisortest
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -40,6 +41,7 @@ type Runtime struct {
 	subs   map[chan runtime.Event]bool
 	pid    int
 	peak   map[string]int // most running containers of a unit at once
+	shared map[string]runtime.Namespaces
 }
 
 type box struct {
@@ -53,7 +55,7 @@ type box struct {
 // NewRuntime makes a keeper without containers.
 func NewRuntime() *Runtime {
 	return &Runtime{boxes: map[string]*box{}, starts: map[string]int{}, subs: map[chan runtime.Event]bool{},
-		pid: 1000, peak: map[string]int{}}
+		pid: 1000, peak: map[string]int{}, shared: map[string]runtime.Namespaces{}}
 }
 
 // Log is what happened so far: "start web.1", "exit web.1", "stop web.1", "remove web.1".
@@ -163,8 +165,34 @@ func (r *Runtime) end(b *box, x runtime.Exit) {
 	r.tell(runtime.Event{Type: runtime.EventExit, ID: b.status.ID, Status: b.status})
 }
 
-// Namespaces gives a file that stands for a namespace.
-func (r *Runtime) Namespaces(context.Context, string) (*os.File, error) { return os.Open(os.DevNull) }
+// MakeNamespaces gives a file that stands for a namespace.
+func (r *Runtime) MakeNamespaces(_ context.Context, n runtime.Namespaces) (*os.File, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if _, ok := r.shared[n.Run]; ok {
+		return nil, fmt.Errorf("%w: %s", runtime.ErrExists, n.Run)
+	}
+	r.shared[n.Run] = n
+	if !n.Net {
+		return nil, nil
+	}
+	return os.Open(os.DevNull)
+}
+
+// ReleaseNamespaces forgets those of the run.
+func (r *Runtime) ReleaseNamespaces(_ context.Context, run string) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.shared, run)
+	return nil
+}
+
+// Shared are the namespaces that are held, by run.
+func (r *Runtime) Shared() map[string]runtime.Namespaces {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return maps.Clone(r.shared)
+}
 
 // Start starts a container as its script says.
 func (r *Runtime) Start(ctx context.Context, c runtime.Config) (runtime.Status, error) {

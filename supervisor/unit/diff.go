@@ -143,6 +143,11 @@ func fieldsOf(u Unit) []entry {
 		}
 		f.add("depends_on."+d.Unit, value)
 	}
+	f.add("hostname", u.Hostname)
+	f.add("userns", u.UserNS)
+	f.add("pid", u.PID)
+	f.add("ipc", u.IPC)
+	f.pairs("sysctls", u.Sysctls)
 	f.restart(u.Restart)
 	f.pairs("labels", u.Labels)
 	for i, c := range u.Containers {
@@ -199,4 +204,56 @@ func (f *flat) container(c Container) {
 	f.size("storage_opt.size", c.StorageOpt.Size)
 	f.size("logging.max_size", c.Logging.MaxSize)
 	f.number("logging.max_file", int64(c.Logging.MaxFile))
+	f.add("logging.mode", c.Logging.Mode)
+	f.size("logging.max_buffer_size", c.Logging.MaxBufferSize)
+	f.flag("essential", c.Essential)
+	for _, d := range c.DependsOn {
+		f.add("depends_on."+d.Container, d.Condition)
+	}
+	f.add("oom", c.OOM)
+	f.openings(c)
+	f.flag("tty", c.TTY)
+	f.flag("stdin_open", c.StdinOpen)
+	f.hooks("post_start", c.PostStart)
+	f.hooks("pre_stop", c.PreStop)
+}
+
+// openings are the keys that change how a container is isolated.
+func (f *flat) openings(c Container) {
+	for _, d := range c.Devices {
+		f.add("devices."+d.Target, d.Source+" "+d.Permissions)
+	}
+	f.list("cdi", c.CDI)
+	f.flag("privileged", c.Privileged)
+	f.flag("new_privileges", c.NewPrivileges)
+	f.add("seccomp", c.Seccomp)
+	if len(c.SeccompProfile) > 0 {
+		sum := sha256.Sum256(c.SeccompProfile)
+		f.add("seccomp_profile", hex.EncodeToString(sum[:6]))
+	}
+	f.add("apparmor", c.AppArmor)
+	f.add("selinux", c.SELinux)
+	for _, u := range c.Ulimits {
+		f.add("ulimits."+u.Name, fmt.Sprintf("%d:%d", u.Soft, u.Hard))
+	}
+	f.list("group_add", c.GroupAdd)
+	f.number("oom_score_adj", int64(c.OOMScoreAdj))
+	f.size("shm_size", c.ShmSize)
+}
+
+func (f *flat) hooks(path string, hooks []Hook) {
+	for i, h := range hooks {
+		at := path + "." + strconv.Itoa(i) + "."
+		f.list(at+"command", h.Command)
+		f.add(at+"user", h.User)
+		f.add(at+"working_dir", h.WorkingDir)
+		f.pairs(at+"environment", h.Environment)
+		f.add(at+"timeout", h.Timeout.String())
+	}
+}
+
+func (f *flat) flag(path string, set bool) {
+	if set {
+		f.add(path, "true")
+	}
 }

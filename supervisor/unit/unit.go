@@ -1,6 +1,7 @@
 package unit
 
 import (
+	"encoding/json"
 	"time"
 
 	"github.com/wherry-run/wherry/cgroup"
@@ -13,12 +14,17 @@ type Unit struct {
 	Kind       Kind              `json:"kind"`
 	Name       string            `json:"name"`
 	Replicas   int               `json:"replicas"`
-	Network    string            `json:"network"` // bridge, host, none
+	Network    string            `json:"network"`            // bridge, host, none
+	Hostname   string            `json:"hostname,omitempty"` // empty: the instance's name
+	UserNS     string            `json:"userns,omitempty"`   // auto, required, host; empty: the daemon's default
+	PID        string            `json:"pid,omitempty"`      // shared (one for all containers of a run), host; empty: one for each container
+	IPC        string            `json:"ipc,omitempty"`      // host; empty: one for each run
+	Sysctls    map[string]string `json:"sysctls,omitempty"`
 	Ports      []Port            `json:"ports,omitempty"`
 	DependsOn  []Dependency      `json:"depends_on,omitempty"`
 	Restart    RestartPolicy     `json:"restart_policy"`
 	Labels     map[string]string `json:"labels,omitempty"`
-	Containers []Container       `json:"containers"` // exactly one now, named "app"
+	Containers []Container       `json:"containers"` // sorted by name; the one of a unit without the key containers is named "app"
 }
 
 // Kind of a unit.
@@ -48,6 +54,56 @@ type Container struct {
 	CapDrop         []string          `json:"cap_drop,omitempty"`
 	StorageOpt      StorageOpt        `json:"storage_opt,omitzero"`
 	Logging         Logging           `json:"logging"`
+
+	Essential bool                  `json:"essential,omitempty"` // of several: when it ends, so do the others
+	DependsOn []ContainerDependency `json:"depends_on,omitempty"`
+
+	OOM            string          `json:"oom,omitempty"` // process; empty: group
+	Devices        []Device        `json:"devices,omitempty"`
+	CDI            []string        `json:"cdi,omitempty"` // "vendor.com/class=name"
+	Privileged     bool            `json:"privileged,omitempty"`
+	NewPrivileges  bool            `json:"new_privileges,omitempty"`  // no_new_privileges: false
+	Seccomp        string          `json:"seccomp,omitempty"`         // unconfined, or the profile's path; empty: the default one
+	SeccompProfile json.RawMessage `json:"seccomp_profile,omitempty"` // what stood in the file
+	AppArmor       string          `json:"apparmor,omitempty"`        // a loaded profile, or unconfined; empty: the host's default, if it has one
+	SELinux        string          `json:"selinux,omitempty"`         // disable, or parts of a label; empty: the host's default, if it has one
+	Ulimits        []Ulimit        `json:"ulimits,omitempty"`
+	GroupAdd       []string        `json:"group_add,omitempty"`
+	OOMScoreAdj    int             `json:"oom_score_adj,omitempty"`
+	ShmSize        int64           `json:"shm_size,omitempty"` // bytes; 0: 64 MiB
+	TTY            bool            `json:"tty,omitempty"`
+	StdinOpen      bool            `json:"stdin_open,omitempty"`
+	PostStart      []Hook          `json:"post_start,omitempty"`
+	PreStop        []Hook          `json:"pre_stop,omitempty"`
+}
+
+// ContainerDependency is another container of the unit that comes first.
+type ContainerDependency struct {
+	Container string `json:"container"`
+	Condition string `json:"condition"` // started, completed_successfully
+}
+
+// Device is a device node of the host.
+type Device struct {
+	Source      string `json:"source"`
+	Target      string `json:"target"`
+	Permissions string `json:"permissions"` // some of "rwm"
+}
+
+// Ulimit is a limit of each process, as for setrlimit(2); -1 is no limit.
+type Ulimit struct {
+	Name string `json:"name"` // "nofile"
+	Soft int64  `json:"soft"`
+	Hard int64  `json:"hard"`
+}
+
+// Hook is a command that is run in the container.
+type Hook struct {
+	Command     []string          `json:"command"`
+	User        string            `json:"user,omitempty"`
+	WorkingDir  string            `json:"working_dir,omitempty"`
+	Environment map[string]string `json:"environment,omitempty"`
+	Timeout     Duration          `json:"timeout,omitempty"` // post_start: default 1m; pre_stop: within the grace period
 }
 
 // RegistryAuth says where the credentials for the image's registry come from;
@@ -120,6 +176,9 @@ const (
 type Logging struct {
 	MaxSize int64 `json:"max_size"` // bytes; default 10 MiB
 	MaxFile int   `json:"max_file"` // default 3
+
+	Mode          string `json:"mode,omitempty"`            // non-blocking; empty: blocking
+	MaxBufferSize int64  `json:"max_buffer_size,omitempty"` // bytes, of non-blocking; 0: 1 MiB
 }
 
 // Duration marshals as "1m30s".

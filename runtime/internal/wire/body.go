@@ -3,6 +3,8 @@ package wire
 import (
 	"encoding/json"
 	"time"
+
+	"github.com/wherry-run/wherry/cgroup"
 )
 
 // Versions is a range of protocol versions.
@@ -52,6 +54,23 @@ type ExecRequest struct {
 	Cwd   string   `json:"cwd,omitempty"`
 	User  string   `json:"user,omitempty"`
 	Stdio uint8    `json:"stdio,omitempty"`
+
+	// Console says that the last descriptor is a socket for a terminal's master.
+	Console    bool   `json:"console,omitempty"`
+	Rows       uint16 `json:"rows,omitempty"`
+	Columns    uint16 `json:"columns,omitempty"`
+	Privileged bool   `json:"privileged,omitempty"`
+}
+
+// RunRequest names a run.
+type RunRequest struct {
+	Run string `json:"run"`
+}
+
+// UpdateRequest gives a container other limits.
+type UpdateRequest struct {
+	ID     string        `json:"id"`
+	Limits cgroup.Limits `json:"limits"`
 }
 
 // NamespacesRequest asks for the namespaces of a run; the reply carries the

@@ -48,6 +48,16 @@ const (
 	Upgrade    Type = 12
 	Shutdown   Type = 13
 	Cancel     Type = 14 // ends the request with the same id; not answered itself
+
+	// Since version 2.
+	MakeNamespaces    Type = 15 // body: runtime.Namespaces
+	ReleaseNamespaces Type = 16
+	Update            Type = 17
+	Pause             Type = 18
+	Resume            Type = 19
+	Attach            Type = 20
+	CloseStdin        Type = 21
+	Root              Type = 22
 )
 
 // Answers of the keeper.

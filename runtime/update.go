@@ -1,0 +1,24 @@
+package runtime
+
+import (
+	"context"
+
+	"github.com/wherry-run/wherry/cgroup"
+	"github.com/wherry-run/wherry/runtime/internal/wire"
+)
+
+// Update gives a running container other limits, all of them at once: a limit
+// that is not in l is lifted. If one cannot be set, the former ones are back in place.
+func (r *Runtime) Update(ctx context.Context, id string, l cgroup.Limits) error {
+	return r.repeat(ctx, wire.Update, wire.UpdateRequest{ID: id, Limits: l}, nil)
+}
+
+// Pause freezes all processes of a container; it returns when they stand still.
+func (r *Runtime) Pause(ctx context.Context, id string) error {
+	return r.repeat(ctx, wire.Pause, wire.ContainerRequest{ID: id}, nil)
+}
+
+// Resume lets a paused container go on.
+func (r *Runtime) Resume(ctx context.Context, id string) error {
+	return r.repeat(ctx, wire.Resume, wire.ContainerRequest{ID: id}, nil)
+}
