@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -34,6 +35,10 @@ func TestBench(t *testing.T) {
 	if n == 0 {
 		t.Skip("a measurement, not a test: scripts/bench")
 	}
+	idle := 200
+	if m, err := strconv.Atoi(os.Getenv("WHERRY_BENCH_IDLE")); err == nil {
+		idle = m
+	}
 	ref := func(image string) string { return os.Getenv("WHERRY_BENCH_REGISTRY") + "/" + image + ":latest" }
 	if os.Getenv("WHERRY_BENCH_REGISTRY") == "" {
 		ref = registry(t).Ref
@@ -56,6 +61,10 @@ func TestBench(t *testing.T) {
 		p.run(t, "run", "-d", "--net", "host", "--name", "whbench-exec", image, "sleep", "86000")
 	}
 	inTurn(peers, n, func(p *peer) { p.take(t, "exec, ms", 1e3, "exec", "whbench-exec", "true") })
+	inTurn(peers, n, func(p *peer) { p.first(t, image) })
+	for _, net := range []string{"host", "bridge"} {
+		inTurn(peers, 2, func(p *peer) { p.rate(t, image, net, 40) })
+	}
 	for _, p := range peers {
 		p.run(t, "rm", "-f", "whbench-exec")
 	}
@@ -64,14 +73,15 @@ func TestBench(t *testing.T) {
 		p.run(t, "rmi", "-f", ref("nginx"))
 	})
 	for _, p := range peers {
-		p.memory(t, image, 20)
+		p.memory(t, image, idle)
 	}
 	t.Log("\n" + report(peers))
 }
 
 func findPeers(t *testing.T, image string) (l []*peer) {
 	overhead := map[string]string{
-		"docker": "^(dockerd|containerd|containerd-shim|docker-proxy)", "podman": "^(conmon|podman|aardvark-dns|catatonit)",
+		"nerdctl": "^(containerd|containerd-shim|nerdctl)",
+		"docker":  "^(dockerd|containerd|containerd-shim|docker-proxy)", "podman": "^(conmon|podman|aardvark-dns|catatonit)",
 	}
 	clis := map[string][]string{"docker": {"docker"}, "podman": {"podman"}}
 	for _, def := range strings.Split(os.Getenv("WHERRY_PEERS"), ";") {
@@ -125,6 +135,59 @@ func (p *peer) run(t *testing.T, args ...string) time.Duration {
 func (p *peer) take(t *testing.T, figure string, scale float64, args ...string) {
 	t.Helper()
 	p.figure[figure] = append(p.figure[figure], p.run(t, args...).Seconds()*scale)
+}
+
+// first is the time from the call to the first instruction of a container that is
+// started in the background: it makes a file.
+func (p *peer) first(t *testing.T, image string) {
+	t.Helper()
+	dir := t.TempDir()
+	c := exec.Command(p.cli[0], append(slices.Clone(p.cli[1:]), "run", "-d", "--net", "host", "--name", "whbench-first",
+		"-v", dir+":/t", image, "sh", "-c", "echo >/t/first; exec sleep 86000")...)
+	began := time.Now()
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for time.Since(began) < 30*time.Second {
+		if _, err := os.Stat(dir + "/first"); err == nil {
+			break
+		}
+		time.Sleep(200 * time.Microsecond)
+	}
+	took := time.Since(began)
+	if err := c.Wait(); err != nil {
+		t.Fatalf("%s run -d: %v", p.name, err)
+	}
+	p.figure["first instruction, ms"] = append(p.figure["first instruction, ms"], took.Seconds()*1e3)
+	p.run(t, "rm", "-f", "whbench-first")
+}
+
+// rate is how many containers a second are started by four callers.
+func (p *peer) rate(t *testing.T, image, net string, n int) {
+	t.Helper()
+	var names []string
+	began := time.Now()
+	var callers sync.WaitGroup
+	next := make(chan string)
+	for range 4 {
+		callers.Go(func() {
+			for name := range next {
+				c := exec.Command(p.cli[0], append(slices.Clone(p.cli[1:]), "run", "-d", "--net", net, "--name", name, image, "sleep", "86000")...)
+				if out, err := c.CombinedOutput(); err != nil {
+					t.Errorf("%s run -d: %v\n%s", p.name, err, out)
+				}
+			}
+		})
+	}
+	for i := range n {
+		names = append(names, fmt.Sprintf("whbench-rate%d", i))
+		next <- names[i]
+	}
+	close(next)
+	callers.Wait()
+	figure := "starts per second, " + net
+	p.figure[figure] = append(p.figure[figure], float64(n)/time.Since(began).Seconds())
+	p.run(t, append([]string{"rm", "-f"}, names...)...)
 }
 
 // memory is the proportional set size of all overhead processes, with n idle
