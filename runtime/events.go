@@ -13,6 +13,7 @@ type Event struct {
 	Type   EventType `json:"type"`
 	ID     string    `json:"id"`
 	Status Status    `json:"status"`
+	OOM    *OOM      `json:"oom,omitempty"` // of an EventOOM
 }
 
 // EventType names what happened.

@@ -1,6 +1,10 @@
 package runtime
 
-import "time"
+import (
+	"time"
+
+	"github.com/wherry-run/wherry/cgroup"
+)
 
 // Status is what the kernel and the keeper know about one container. The
 // keeper remembers it until Remove, also across its own death.
@@ -41,6 +45,39 @@ type Exit struct {
 	Cause   string    `json:"cause,omitempty"` // one clause for people
 	At      time.Time `json:"at"`
 	Memory  *Memory   `json:"memory,omitempty"` // at the end, if it could be read
+
+	// Status is the raw wait status, which tells SIGKILL (9) from `exit 137` (137<<8).
+	// It means nothing if Unknown is true.
+	Status uint32 `json:"status,omitempty"`
+
+	// Pressure is how much the container, or the host, lacked at the end.
+	Pressure *cgroup.Pressure `json:"pressure,omitempty"`
+
+	// LastOOM is the last kill for lack of memory in the run, of the main process or another one.
+	LastOOM *OOM `json:"last_oom,omitempty"`
+}
+
+// OOM is a kill by the kernel for lack of memory in a container's group.
+type OOM struct {
+	At     time.Time `json:"at"`
+	Kills  uint64    `json:"kills"`            // in this run, this one included
+	Victim *Task     `json:"victim,omitempty"` // whom it hit, if the kernel's log can be read
+	Memory *Memory   `json:"memory,omitempty"`
+
+	// Tasks are what ran in the group, the largest first, at most [MaxTasks]. They are looked up
+	// after the kill, so that a victim that has ended already is not among them.
+	Tasks    []Task           `json:"tasks,omitempty"`
+	Pressure *cgroup.Pressure `json:"pressure,omitempty"`
+}
+
+// MaxTasks bounds what is kept of a list of tasks.
+const MaxTasks = 20
+
+// Task is a process of a container.
+type Task struct {
+	Pid  int    `json:"pid"` // in the host's namespace
+	Comm string `json:"comm"`
+	RSS  int64  `json:"rss"` // bytes
 }
 
 // Memory is the memory accounting of a container's group at its end, in bytes.

@@ -94,6 +94,9 @@ type Exit struct {
 	Unknown bool      `json:"unknown,omitempty"`
 	Cause   string    `json:"cause,omitempty"`
 	At      time.Time `json:"at"`
+
+	// Status is the raw wait status: SIGKILL is 9, `exit 137` is 35072.
+	Status uint32 `json:"status,omitempty"`
 }
 
 // UnitDetail is a unit with its definition. GET /v1/units/NAME.
