@@ -4,7 +4,7 @@
  *
  * The keeper's binary is run as
  *
- *     /proc/self/fd/3 wherry-init MODE:ERR:RECORD:FILTER:FLAGS PROGRAM [ARG...]
+ *     /proc/self/fd/EXE wherry-init MODE:ERR:RECORD:FILTER:FLAGS PROGRAM [ARG...]
  *
  * by libcontainer, inside the finished container. A constructor that runs
  * before libcontainer's own takes over and never returns, so that the Go
@@ -13,7 +13,8 @@
  *
  * MODE is "i" (stay as init: reap, forward signals, record how the program
  * ended, see its output into the log) or "x" (become the program). ERR is a pipe on which we say that we
- * run, and then a failure; it closes by itself when the program's exec succeeds. RECORD is
+ * run, and then a failure; it closes by itself when the program's exec succeeds. Without it a failure is
+ * told on stderr. RECORD is
  * where init writes the raw wait status, FILTER a compiled seccomp program,
  * FLAGS its flags for seccomp(2). -1 stands for none.
  */
@@ -38,10 +39,11 @@
 #include "init.h"
 
 #define TRIGGER "wherry-init"
-#define EXE_FD 3
 #define DEFAULT_PATH "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 struct job {
+	const char *program;
+	int exe; /* our own binary */
 	int init;
 	int err;
 	int record;
@@ -50,7 +52,19 @@ struct job {
 	unsigned long flags;
 };
 
-/* fail tells the keeper which part went wrong and ends. */
+/* say tells on stderr why the program does not run. */
+static void say(const struct job *j, int err)
+{
+	const char *words[] = {"exec ", j->program, ": ", strerror(err), "\n"};
+	ssize_t n = 0;
+	size_t i;
+
+	for (i = 0; i < sizeof(words) / sizeof(*words); i++)
+		n = write(2, words[i], strlen(words[i]));
+	(void)n;
+}
+
+/* fail tells the keeper, or whoever reads stderr, which part went wrong and ends. */
 static void __attribute__((noreturn)) fail(const struct job *j, int part, int err)
 {
 	struct wherry_failure f = {.part = part, .error = err};
@@ -58,6 +72,8 @@ static void __attribute__((noreturn)) fail(const struct job *j, int part, int er
 
 	if (j->err >= 0)
 		n = write(j->err, &f, sizeof(f));
+	else
+		say(j, err);
 	(void)n;
 	_exit(err == ENOENT ? 127 : 126);
 }
@@ -89,10 +105,17 @@ static long number(const char **s)
 	return negative ? -n : n;
 }
 
-static struct job parse(const char *s)
+static struct job parse(char **argv)
 {
 	struct job j;
+	const char *s = argv[2], *exe = strrchr(argv[0], '/');
 
+	j.program = argv[3];
+	j.exe = -1;
+	if (exe) {
+		exe++;
+		j.exe = number(&exe);
+	}
 	j.init = s[0] == 'i';
 	s += s[0] && s[1] == ':' ? 2 : 0;
 	j.err = number(&s);
@@ -341,11 +364,11 @@ static void __attribute__((constructor(101))) wherry_init(int argc, char **argv,
 
 	if (argc < 4 || strcmp(argv[1], TRIGGER) != 0)
 		return;
-	j = parse(argv[2]);
+	j = parse(argv);
 	prctl(PR_SET_NAME, TRIGGER, 0, 0, 0);
 	/* Nobody in the container shall look into our descriptors or at our binary, root included (CVE-2019-5736 and its relatives). */
 	prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
-	close(EXE_FD);
+	close(j.exe);
 	greet(&j);
 	map_record(&j);
 	load_filter(&j);

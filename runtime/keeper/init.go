@@ -19,22 +19,26 @@ import (
 	"github.com/wherry-run/wherry/runtime"
 )
 
-// initExe is the path of the init inside the container: the first extra
-// descriptor that libcontainer passes on. No mount point is needed for it.
-const initExe = "/proc/self/fd/3"
+// initExe is the folder in which a container's process finds the init: it is
+// one of the descriptors that libcontainer passes on. No mount point is needed for it.
+const initExe = "/proc/self/fd/"
 
 // initJob collects what a process of a container gets along: the init's own
 // binary, and the descriptors it talks to.
 type initJob struct {
 	files []*os.File // beginning with descriptor 3
-	err   int        // their numbers inside, -1 for none
+	exe   int        // their numbers inside, -1 for none
+	err   int
 	rec   int
 	flt   int
 	flags uint
 }
 
-func newInitJob(exe *os.File) *initJob {
-	return &initJob{files: []*os.File{exe}, err: -1, rec: -1, flt: -1}
+// newInitJob begins with what is the program's own: descriptors that it keeps.
+func newInitJob(exe *os.File, programs ...*os.File) *initJob {
+	j := &initJob{files: programs, err: -1, rec: -1, flt: -1}
+	j.exe = j.add(exe)
+	return j
 }
 
 // add passes f and returns the number it has inside.
@@ -52,7 +56,7 @@ func (j *initJob) args(stay bool, program []string) []string {
 	for _, n := range []int{j.err, j.rec, j.flt, int(j.flags)} {
 		mode += ":" + strconv.Itoa(n)
 	}
-	return append([]string{initExe, "wherry-init", mode}, program...)
+	return append([]string{initExe + strconv.Itoa(j.exe), "wherry-init", mode}, program...)
 }
 
 // awaitExec reads the error pipe: after the init's greeting it closes without
