@@ -16,11 +16,12 @@ import (
 // from then on.
 func (s *Supervisor) Logs(ctx context.Context, r api.LogsRequest) iter.Seq2[api.LogLine, error] {
 	return func(yield func(api.LogLine, error) bool) {
-		e, one, err := s.snap.Load().target(r.Target)
+		t, err := s.snap.Load().target(r.Target)
 		if err != nil {
 			yield(api.LogLine{}, err)
 			return
 		}
+		e := t.entry
 		e.readers.Add(1)
 		defer func() {
 			e.readers.Add(-1)
@@ -32,29 +33,28 @@ func (s *Supervisor) Logs(ctx context.Context, r api.LogsRequest) iter.Seq2[api.
 		defer cancel()
 		o := runtime.LogOptions{Follow: r.Follow, Tail: r.Tail, Since: r.Since, Done: s.endOf(ctx, e, r.Follow)}
 		var sources []source
-		for _, i := range e.instances {
-			if one == "" || i.name == one {
-				sources = append(sources, s.source(ctx, e, i.name, o))
-			}
+		for _, at := range t.logs() {
+			sources = append(sources, s.source(ctx, at, o))
 		}
 		switch {
-		case len(sources) == 1 && (!r.Follow || one != "" || e.rev.Source == sourceRun):
+		case len(sources) == 1 && (!r.Follow || t.instance != "" || e.rev.Source == sourceRun):
 			sources[0].copy(yield) // what `run` made keeps its one instance
 		case r.Follow:
-			mergeLive(ctx, cancel, sources, s.later(ctx, e, o), yield)
+			mergeLive(ctx, cancel, sources, s.later(ctx, t, o), yield)
 		default:
 			mergeStored(sources, r.Tail, yield)
 		}
 	}
 }
 
-func (s *Supervisor) source(ctx context.Context, e *entry, instance string, o runtime.LogOptions) source {
-	return source{unit: e.unit.Name, instance: instance, lines: runtime.ReadLog(ctx, s.paths.log(e.unit.Name, instance), o)}
+func (s *Supervisor) source(ctx context.Context, at place, o runtime.LogOptions) source {
+	return source{at: at, lines: runtime.ReadLog(ctx, s.paths.log(at.unit, at.instance, at.container), o)}
 }
 
 // later are the logs of instances that the unit gets from now on, until it has
 // ended or ctx has.
-func (s *Supervisor) later(ctx context.Context, e *entry, o runtime.LogOptions) <-chan source {
+func (s *Supervisor) later(ctx context.Context, t target, o runtime.LogOptions) <-chan source {
+	e := t.entry
 	if began := time.Now(); began.After(o.Since) {
 		o.Since = began // its file may hold what an earlier revision wrote
 	}
@@ -76,9 +76,11 @@ func (s *Supervisor) later(ctx context.Context, e *entry, o runtime.LogOptions) 
 					continue
 				}
 				known[i.name] = true
-				select {
-				case ch <- s.source(ctx, e, i.name, o):
-				case <-ctx.Done():
+				for _, at := range t.logsOf(i.name) {
+					select {
+					case ch <- s.source(ctx, at, o):
+					case <-ctx.Done():
+					}
 				}
 			}
 			return false, nil
@@ -107,14 +109,14 @@ func (s *Supervisor) endOf(ctx context.Context, e *entry, follow bool) <-chan st
 	return done
 }
 
-// source is one instance's log.
+// source is one container's log.
 type source struct {
-	unit, instance string
-	lines          iter.Seq2[runtime.LogLine, error]
+	at    place
+	lines iter.Seq2[runtime.LogLine, error]
 }
 
 func (s *source) line(l runtime.LogLine) api.LogLine {
-	return api.LogLine{Unit: s.unit, Instance: s.instance, Time: l.Time, Stream: l.Stream, Partial: l.Partial, Text: l.Text}
+	return api.LogLine{Unit: s.at.unit, Instance: s.at.instance, Container: s.at.shown(), Time: l.Time, Stream: l.Stream, Partial: l.Partial, Text: l.Text}
 }
 
 func (s *source) copy(yield func(api.LogLine, error) bool) bool {

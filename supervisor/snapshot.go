@@ -53,6 +53,15 @@ type instance struct {
 	since     time.Time // run is up
 	down      error     // why it is not up, if it has failed; see outcome
 	completed bool      // it ended with success, and stays so
+
+	containers []containerView
+}
+
+// containerView is a container of an instance for those who act on it.
+type containerView struct {
+	name string
+	run  string // it belongs to
+	up   bool
 }
 
 func newSnapshot() *snapshot { return &snapshot{changed: make(chan struct{})} }
@@ -208,7 +217,7 @@ func (l *loop) finality(e *entry) {
 // instance builds one slot: its live run if it has one, else its last.
 func (l *loop) instance(w *wanted, name string, runs []*run) (api.Instance, instance) {
 	a := l.attempts[name]
-	i := api.Instance{Name: name, Restarts: a.Restarts, Attempt: a.Failures, LogPath: l.paths.log(w.rec.Name, name)}
+	i := api.Instance{Name: name, Restarts: a.Restarts, Attempt: a.Failures, LogPath: l.paths.log(w.rec.Name, name, w.app().Name)}
 	v := instance{name: name, starts: l.starting[name], failed: l.failed[name], err: l.failures[name]}
 	v.down, v.completed = l.outcome(w, name, a)
 	if a.Ended != nil {
@@ -236,6 +245,7 @@ func (l *loop) instance(w *wanted, name string, runs []*run) (api.Instance, inst
 	v.current = w.desired().Holds(r.Revision.Number) && r.Restart >= w.rec.Restart
 	if r.phase == plan.Up {
 		v.run, v.since = r.Run, r.startedAt
+		v.containers = append(v.containers, containerView{name: container, run: r.Run, up: true})
 	}
 	return i, v
 }

@@ -360,7 +360,7 @@ func (st *start) process(ctx context.Context) (err error) {
 		Spec: st.result.Spec, User: st.result.User, Rootfs: st.rootfs, Populate: st.populate, Init: app.Init, Join: st.shared, IDMap: st.idmap,
 		GroupAdd: app.GroupAdd, OOM: app.OOM, Stdin: app.StdinOpen,
 		StopSignal: st.result.StopSignal, StopGracePeriod: time.Duration(app.StopGracePeriod),
-		Log: runtime.LogConfig{Path: st.s.paths.log(st.rec.Unit.Name, st.rec.Instance), MaxSize: app.Logging.MaxSize, MaxFile: app.Logging.MaxFile,
+		Log: runtime.LogConfig{Path: st.s.paths.log(st.rec.Unit.Name, st.rec.Instance, container), MaxSize: app.Logging.MaxSize, MaxFile: app.Logging.MaxFile,
 			NonBlocking: app.Logging.Mode == "non-blocking", Buffer: app.Logging.MaxBufferSize},
 	})
 	return err

@@ -84,6 +84,27 @@ type Instance struct {
 	Exit      *Exit     `json:"exit,omitempty"`  // of the current or last run
 	LogPath   string    `json:"log_path,omitempty"`
 	Cgroup    string    `json:"cgroup,omitempty"`
+
+	Containers []Container `json:"containers,omitempty"` // of the current or last run, in the order of their start
+}
+
+// Container is one container of an instance.
+type Container struct {
+	Name      string    `json:"name"`
+	State     string    `json:"state"` // waiting, starting, running, stopping, completed, exited, backoff, failed
+	Image     string    `json:"image"`
+	Digest    string    `json:"image_digest,omitempty"`
+	Essential bool      `json:"essential"`
+	Pid       int       `json:"pid,omitempty"`
+	StartedAt time.Time `json:"started_at,omitzero"`
+	EndedAt   time.Time `json:"ended_at,omitzero"`
+	Restarts  int       `json:"restarts"`          // within the run
+	Attempt   int       `json:"attempt,omitempty"` // failures in a row
+	NextTry   time.Time `json:"next_try,omitzero"`
+	Reason    string    `json:"reason,omitempty"` // why it does not run
+	Exit      *Exit     `json:"exit,omitempty"`
+	LogPath   string    `json:"log_path,omitempty"`
+	Cgroup    string    `json:"cgroup,omitempty"`
 }
 
 // Exit is how a container ended: a signal is never hidden in a code.
@@ -175,7 +196,7 @@ type RunRequest struct {
 // ExecRequest runs a process in a running instance. POST /v1/exec, answered by
 // a stream of frames.
 type ExecRequest struct {
-	Target string   `json:"target"` // unit or instance
+	Target string   `json:"target"` // see SplitTarget
 	Args   []string `json:"args"`
 	Env    []string `json:"env,omitempty"`
 	User   string   `json:"user,omitempty"`
@@ -185,7 +206,7 @@ type ExecRequest struct {
 // LogsRequest selects output. GET /v1/logs, answered by frames, or JSON lines
 // of LogLine with format=json.
 type LogsRequest struct {
-	Target string    `json:"target"` // unit or instance
+	Target string    `json:"target"` // see SplitTarget
 	Follow bool      `json:"follow,omitempty"`
 	Tail   int       `json:"tail,omitempty"` // 0: all
 	Since  time.Time `json:"since,omitzero"`
@@ -193,28 +214,30 @@ type LogsRequest struct {
 
 // LogLine is one record of output.
 type LogLine struct {
-	Unit     string    `json:"unit"`
-	Instance string    `json:"instance"`
-	Time     time.Time `json:"time"`
-	Stream   string    `json:"stream"`
-	Partial  bool      `json:"partial,omitempty"`
-	Text     []byte    `json:"text"`
+	Unit      string    `json:"unit"`
+	Instance  string    `json:"instance"`
+	Container string    `json:"container,omitempty"` // if the run has several
+	Time      time.Time `json:"time"`
+	Stream    string    `json:"stream"`
+	Partial   bool      `json:"partial,omitempty"`
+	Text      []byte    `json:"text"`
 }
 
 // Event is something that happened. GET /v1/events?since=SEQ&follow=1 gives
 // JSON lines; Seq only grows, also across daemon restarts.
 type Event struct {
-	Seq      uint64         `json:"seq"`
-	Time     time.Time      `json:"time"`
-	Type     string         `json:"type"` // supervisor/event lists them
-	Unit     string         `json:"unit,omitempty"`
-	Instance string         `json:"instance,omitempty"`
-	Run      string         `json:"run,omitempty"`
-	Step     string         `json:"step,omitempty"`
-	Message  string         `json:"message"`
-	Exit     *Exit          `json:"exit,omitempty"`
-	By       string         `json:"by,omitempty"`
-	Fields   map[string]any `json:"fields,omitempty"`
+	Seq       uint64         `json:"seq"`
+	Time      time.Time      `json:"time"`
+	Type      string         `json:"type"` // supervisor/event lists them
+	Unit      string         `json:"unit,omitempty"`
+	Instance  string         `json:"instance,omitempty"`
+	Run       string         `json:"run,omitempty"`
+	Container string         `json:"container,omitempty"` // if it concerns one of several
+	Step      string         `json:"step,omitempty"`
+	Message   string         `json:"message"`
+	Exit      *Exit          `json:"exit,omitempty"`
+	By        string         `json:"by,omitempty"`
+	Fields    map[string]any `json:"fields,omitempty"`
 }
 
 // ReloadResult says what a reload of wherry.yaml did. POST /v1/reload.

@@ -108,18 +108,20 @@ func (s *Server) unitOf(name string) (string, error) {
 	return s.one(name)
 }
 
-// target resolves the target of logs and exec: an instance by its exact name,
-// otherwise a unit as one does.
-func (s *Server) target(name string) (string, error) {
+// target resolves what logs, exec and the like are aimed at: an instance by its
+// exact name, otherwise a unit as one does; a container's name stays as it is.
+func (s *Server) target(word string) (string, error) {
+	name, container := api.SplitTarget(word)
 	for _, u := range s.Backend.Units() {
 		if u.Name == name {
-			return name, nil
+			return word, nil
 		}
 		for _, i := range u.Instances {
 			if i.Name == name {
-				return name, nil
+				return word, nil
 			}
 		}
 	}
-	return s.one(name)
+	name, err := s.one(name)
+	return api.JoinTarget(name, container), err
 }
