@@ -15,14 +15,22 @@ type LogLine struct {
 	Partial bool   // the line goes on in the next record
 	Run     string // the run that wrote it
 	Text    []byte // without the newline
+	At      LogPlace
 }
+
+// LogPlace is a position in a container's log, behind a record, that stays true
+// through rotations; the zero value is the beginning. Whoever reads on After it
+// misses nothing and gets nothing twice.
+type LogPlace = logfile.Place
 
 // LogOptions select what ReadLog yields.
 type LogOptions struct {
 	Follow bool // wait for more until ctx ends or Done is closed
 	Tail   int  // only the last n lines; 0 or less: all
 	Since  time.Time
-	Run    string // only what this run wrote; empty: all runs
+	Until  time.Time // only what was written then or earlier; zero: all
+	Run    string    // only what this run wrote; empty: all runs
+	After  LogPlace  // only what comes behind it
 	// Done, if set, ends a Follow: once it is closed, what is in the files is
 	// still yielded, then the iteration ends.
 	Done <-chan struct{}
@@ -43,4 +51,14 @@ func ReadLog(ctx context.Context, path string, o LogOptions) iter.Seq2[LogLine, 
 			}
 		}
 	}
+}
+
+// LogRuns returns the runs of which the container's log has something, oldest
+// first.
+func LogRuns(path string) ([]string, error) { return logfile.Runs(path) }
+
+// TrimLogs deletes the oldest files of all the logs below dir until they take at most
+// total bytes together. What may still be written stays.
+func TrimLogs(dir string, total int64) (removed int, freed int64, err error) {
+	return logfile.Trim(dir, total)
 }

@@ -33,4 +33,6 @@
 //     many, the oldest short ones.
 //   - What could not be written is counted, and the count is written into the
 //     stream at the place where it is missing.
+//   - A [Place] is a segment's number and an offset. Neither ever changes its
+//     meaning, unless somebody empties a file by hand.
 package logfile

@@ -2,11 +2,13 @@ package logfile
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -49,6 +51,7 @@ type Writer struct {
 	stamp stamp
 	open  [2]bool // the stream's last record was partial
 	lost  loss
+	bad   int64 // the second in which a damaged segment was last given up
 }
 
 // file is what a Writer needs of an *os.File opened for appending; a test can
@@ -193,7 +196,12 @@ func (w *Writer) Write(stream string, at time.Time, p []byte) error {
 	} else {
 		w.lost.raw(idx, p, err)
 	}
-	if err == nil || losing {
+	if err == nil {
+		return nil
+	}
+	w.lost.during(at, at)
+	w.abandon(err)
+	if losing {
 		return nil
 	}
 	return fmt.Errorf("log %s: %w", w.path, err)
@@ -290,6 +298,16 @@ func (w *Writer) flush(idx int, buf []byte) error {
 func lastIsPartial(buf []byte) bool {
 	start := bytes.LastIndexByte(buf[:len(buf)-1], '\n') + 1
 	return buf[start+headLen-2] == 'P'
+}
+
+// abandon ends a segment that cannot be written because its place on the disk is
+// damaged: another one may be sound. At most one a second, or a disk that is
+// broken altogether would fill the folder with empty ones.
+func (w *Writer) abandon(err error) {
+	if errors.Is(err, syscall.EIO) && w.stamp.second != w.bad {
+		w.bad = w.stamp.second
+		w.seal()
+	}
 }
 
 // cutTorn takes the last n bytes off the file. If even that fails, the segment

@@ -291,7 +291,7 @@ func TestLossIsCountedAndMarked(t *testing.T) {
 		}
 		f.room = 1 << 20
 		write(t, w, Stdout, "last\n")
-		want := fmt.Sprintf("stderr F wherry: %d lines (%d bytes) were lost here: no space left on device\n"+h0+"stdout F last\n",
+		want := fmt.Sprintf("stderr F wherry: %d lines (%d bytes) dropped 04:05:06 UTC: no space left on device\n"+h0+"stdout F last\n",
 			4-whole, 29-6*whole)
 		if got := content(t, path); !strings.HasSuffix(got, want) {
 			t.Errorf("room %d: got %q, want %q", room, got, want)
@@ -309,7 +309,7 @@ func TestLossEndsOpenLines(t *testing.T) {
 	f.room = 1 << 20
 	write(t, w, Stdout, " and ends\n")
 	want := h0 + "stdout P out begins\n" + h0 + "stderr P err begins\n" + h0 + "stderr F \n" +
-		h0 + "stderr F wherry: 1 line (10 bytes) were lost here: no space left on device\n" +
+		h0 + "stderr F wherry: 1 line (10 bytes) dropped 04:05:06 UTC: no space left on device\n" +
 		h0 + "stdout F  and ends\n"
 	if got := content(t, path); got != want {
 		t.Errorf("got  %q\nwant %q", got, want)
@@ -324,7 +324,7 @@ func TestLossAtTheEndIsMarkedByClose(t *testing.T) {
 	w.Write(Stdout, t0, []byte("lost\n"))
 	f.room = 1 << 20
 	w.Close()
-	if got := content(t, path); !strings.Contains(got, "wherry: 1 line (5 bytes) were lost") {
+	if got := content(t, path); !strings.Contains(got, "wherry: 1 line (5 bytes) dropped") {
 		t.Errorf("got %q", got)
 	}
 }
@@ -337,7 +337,7 @@ func TestTornRecordThatStays(t *testing.T) {
 	fail(w, 10).noTruncate = true
 	w.Write(Stdout, t0, []byte("lost\n"))
 	write(t, w, Stdout, "next\n")
-	want := h0 + "stderr F wherry: 1 line (5 bytes) were lost here: no space left on device\n" + h0 + "stdout F next\n"
+	want := h0 + "stderr F wherry: 1 line (5 bytes) dropped 04:05:06 UTC: no space left on device\n" + h0 + "stdout F next\n"
 	if got := content(t, path); got != want {
 		t.Errorf("got %q", got)
 	}
@@ -359,7 +359,7 @@ func TestSegmentThatCannotBeMade(t *testing.T) {
 	}
 	os.Remove(dir)
 	write(t, w, Stdout, "c\n")
-	want := h0 + "stderr F wherry: 2 lines (4 bytes) were lost here: not a directory\n" + h0 + "stdout F c\n"
+	want := h0 + "stderr F wherry: 2 lines (4 bytes) dropped 04:05:06 UTC: not a directory\n" + h0 + "stdout F c\n"
 	if got := content(t, path); got != want {
 		t.Errorf("got %q", got)
 	}
@@ -422,22 +422,23 @@ func TestFullDisk(t *testing.T) {
 	write(t, w, Stdout, "last\n")
 	got := content(t, path)
 	// The end of the last page may have had room for a marker in between.
-	lines, bytes := 0, 0
+	lines := 0
 	for _, m := range marks.FindAllStringSubmatch(got, -1) {
 		l, _ := strconv.Atoi(m[1])
-		b, _ := strconv.Atoi(m[2])
-		lines, bytes = lines+l, bytes+b
+		lines += l
+		if want := volume(int64(100 * l)); m[2] != want {
+			t.Errorf("%d lines are %s, not %s", l, m[2], want)
+		}
 	}
-	kept := strings.Count(got, line)
-	if lines != 1000-kept || bytes != 100*lines || lines < 500 {
-		t.Errorf("%d lines of %d bytes are marked as lost, %d kept", lines, bytes, kept)
+	if kept := strings.Count(got, line); lines != 1000-kept || lines < 500 {
+		t.Errorf("%d lines are marked as lost, %d kept", lines, kept)
 	}
-	if !strings.HasSuffix(got, " were lost here: no space left on device\n"+h0+"stdout F last\n") {
+	if !strings.HasSuffix(got, " dropped 04:05:06 UTC: no space left on device\n"+h0+"stdout F last\n") {
 		t.Errorf("got %q", got[max(0, len(got)-300):])
 	}
 }
 
-var marks = regexp.MustCompile(`stderr F wherry: (\d+) lines? \((\d+) bytes?\) were lost here`)
+var marks = regexp.MustCompile(`stderr F wherry: (\d+) lines? \(([^)]*)\) dropped`)
 
 func TestWriteDoesNotAllocate(t *testing.T) {
 	w := open(t, filepath.Join(t.TempDir(), "app.log"), 1<<30, 0)

@@ -8,10 +8,14 @@ import (
 	"time"
 )
 
+// ErrSlow is the cause of what a caller drops rather than wait for the disk.
+var ErrSlow = errors.New("the disk was too slow")
+
 // loss counts the output that could not be written.
 type loss struct {
 	lines, bytes int64
 	streams      [2]bool
+	from, to     time.Time // of the first and the last of it
 	cause        error
 }
 
@@ -25,6 +29,36 @@ func (l *loss) add(idx int, lines, bytes int, cause error) {
 	l.bytes += int64(bytes)
 	l.streams[idx] = true
 	l.cause = cause
+}
+
+// during widens the time of the loss.
+func (l *loss) during(from, to time.Time) {
+	if l.from.IsZero() || from.Before(l.from) {
+		l.from = from
+	}
+	if to.After(l.to) {
+		l.to = to
+	}
+}
+
+// Dropped is output that a caller has not given to Write.
+type Dropped struct {
+	Lines, Bytes int64
+	From, To     time.Time
+}
+
+// Drop counts output of a stream that the caller could not keep until the disk
+// takes it. The next Write marks it, at its place.
+func (w *Writer) Drop(stream string, d Dropped, cause error) error {
+	idx, ok := streamIndex(stream)
+	if !ok {
+		return fmt.Errorf("log %s: no stream %q", w.path, stream)
+	}
+	if d.Bytes > 0 {
+		w.lost.add(idx, int(d.Lines), int(d.Bytes), cause)
+		w.lost.during(d.From, d.To)
+	}
+	return nil
 }
 
 // raw counts output that has not become records.
@@ -93,8 +127,32 @@ func (w *Writer) marker() []byte {
 	}
 	h := w.stamp.head(Stderr, false)
 	buf = append(buf, h[:]...)
-	return fmt.Appendf(buf, "wherry: %s (%s) were lost here: %s\n",
-		count(w.lost.lines, "line"), count(w.lost.bytes, "byte"), reason(w.lost.cause))
+	return fmt.Appendf(buf, "wherry: %s (%s) dropped %s: %s\n",
+		count(w.lost.lines, "line"), volume(w.lost.bytes), span(w.lost.from, w.lost.to), reason(w.lost.cause))
+}
+
+// span is a time of day, or from one to another, in the zone of the records.
+func span(from, to time.Time) string {
+	const clock, full = time.TimeOnly, "2006-01-02 15:04:05"
+	from, to = from.UTC(), to.UTC()
+	switch {
+	case from.Format(time.DateOnly) != to.Format(time.DateOnly):
+		return from.Format(full) + " to " + to.Format(full) + " UTC"
+	case from.Format(clock) == to.Format(clock):
+		return from.Format(clock) + " UTC"
+	}
+	return from.Format(clock) + "-" + to.Format(clock) + " UTC"
+}
+
+// volume is a number of bytes, for people.
+func volume(n int64) string {
+	switch {
+	case n < 10_000:
+		return count(n, "byte")
+	case n < 10_000_000:
+		return fmt.Sprintf("%d kB", n/1000)
+	}
+	return fmt.Sprintf("%d MB", n/1_000_000)
 }
 
 // ends tells whether the marker ends an open line of the stream: where its rest

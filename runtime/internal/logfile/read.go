@@ -20,7 +20,9 @@ type ReadOptions struct {
 	Follow bool      // wait for more until ctx ends or Done is closed
 	Tail   int       // only the last n lines; 0 or less: all
 	Since  time.Time // only records of this time or later
+	Until  time.Time // only records of this time or earlier; zero: all
 	Run    string    // only this run's records; empty: all
+	After  Place     // only what comes behind it; Tail does not go back further than to it
 
 	// Done, if set, ends a Follow: once it is closed, what is in the files is
 	// still yielded, then the iteration ends.
@@ -68,7 +70,9 @@ type reader struct {
 	off  int64    // behind the last record yielded
 	buf  []byte
 
-	live bool // what was there at the start has been yielded
+	end   Place  // without Follow: what was written later is not waited for
+	first []byte // how the segment began when it was last looked at
+	live  bool   // what was there at the start has been yielded
 }
 
 func (r *reader) close() {
@@ -87,6 +91,9 @@ func (r *reader) run(ctx context.Context) error {
 	segs, err := r.list()
 	if err != nil {
 		return err
+	}
+	if !r.o.Follow {
+		r.bound(segs)
 	}
 	if segs, err = r.begin(segs); err != nil {
 		return err
@@ -118,8 +125,25 @@ func (r *reader) list() ([]segment, error) {
 	return segs, err
 }
 
-// begin leaves out what Tail and Since do not want and sets the first offset.
+// bound notes where the log ends now: a container that writes faster than we
+// read would keep us for ever.
+func (r *reader) bound(segs []segment) {
+	if len(segs) == 0 {
+		return
+	}
+	last := segs[len(segs)-1]
+	if st, err := os.Stat(r.fileOf(last)); err == nil {
+		r.end = Place{last.seq, st.Size()}
+	}
+}
+
+// begin leaves out what After, Tail and Since do not want and sets the first
+// offset.
 func (r *reader) begin(segs []segment) ([]segment, error) {
+	segs, err := r.beginAfter(segs)
+	if err != nil {
+		return nil, err
+	}
 	if r.o.Tail > 0 {
 		return r.beginTail(segs)
 	}
@@ -132,9 +156,42 @@ func (r *reader) begin(segs []segment) ([]segment, error) {
 		if !ok || first.After(r.o.Since) {
 			break
 		}
-		segs = segs[1:]
+		segs, r.off = segs[1:], 0
 	}
 	return segs, nil
+}
+
+// beginAfter leaves out what lies before After. A log that ends before it is
+// another one by the same name.
+func (r *reader) beginAfter(segs []segment) ([]segment, error) {
+	after := r.o.After
+	if after.Segment == 0 || len(segs) == 0 || segs[len(segs)-1].seq < after.Segment {
+		r.o.After = Place{}
+		return segs, nil
+	}
+	for segs[0].seq < after.Segment {
+		segs = segs[1:]
+	}
+	if segs[0].seq == after.Segment && r.holds(segs[0], after.Offset) {
+		r.off = after.Offset
+	}
+	return segs, r.skipped(segs[0], segs[0].seq-after.Segment)
+}
+
+// holds tells whether a record ends at offset: the segment may have been emptied
+// since somebody was there.
+func (r *reader) holds(s segment, offset int64) bool {
+	if offset == 0 {
+		return true
+	}
+	f, err := os.Open(r.fileOf(s))
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	var b [1]byte
+	n, _ := f.ReadAt(b[:], offset-1)
+	return n == 1 && b[0] == '\n'
 }
 
 func (r *reader) firstTime(s segment) (time.Time, bool) {
@@ -197,14 +254,24 @@ func (r *reader) enter(s segment) error {
 		r.seg = s
 		return f.Close()
 	}
-	missing := s.seq - r.seg.seq - 1
+	was := r.seg.seq
 	r.file.Close()
-	r.seg, r.file, r.off = s, f, 0
-	if r.live && missing > 0 && r.o.Run == "" {
-		note := fmt.Sprintf("wherry: %s of this log were rotated away before they could be shown here", count(int64(missing), "file"))
-		if !r.yield(Record{Time: r.parse.last, Stream: Stderr, Run: s.run, Text: []byte(note)}, nil) {
-			return errStopped
-		}
+	r.seg, r.file, r.off, r.first = s, f, 0, nil
+	if r.live {
+		return r.skipped(s, s.seq-was-1)
+	}
+	return nil
+}
+
+// skipped tells the caller of segments between what it has seen and s that are
+// not there any more.
+func (r *reader) skipped(s segment, missing uint64) error {
+	if missing == 0 || r.o.Run != "" {
+		return nil
+	}
+	note := fmt.Sprintf("wherry: %s of this log were rotated away before they could be shown here", count(int64(missing), "file"))
+	if !r.yield(Record{Time: r.parse.last, Stream: Stderr, Run: s.run, Text: []byte(note), At: Place{Segment: s.seq}}, nil) {
+		return errStopped
 	}
 	return nil
 }
@@ -224,9 +291,15 @@ func sameFile(a, b *os.File) bool {
 func (r *reader) drain(ctx context.Context) error {
 	fill := 0
 	for {
-		n, err := r.file.ReadAt(r.buf[fill:], r.off+int64(fill))
+		n, err := r.file.ReadAt(r.upTo(fill), r.off+int64(fill))
 		if err != nil && err != io.EOF {
 			return err
+		}
+		if emptied, err := r.emptied(); err != nil {
+			return err
+		} else if emptied {
+			r.off, fill = 0, 0
+			continue
 		}
 		fill += n
 		used, yerr := r.yieldAll(r.buf[:fill])
@@ -235,7 +308,7 @@ func (r *reader) drain(ctx context.Context) error {
 				r.buf = append(r.buf, make([]byte, len(r.buf))...)
 			} else { // no record is so long: the file is damaged
 				used = fill
-				yerr = r.give(Record{Time: r.parse.last, Stream: Stderr, Partial: true, Text: r.buf[:fill]})
+				yerr = r.give(Record{Time: r.parse.last, Stream: Stderr, Partial: true, Text: r.buf[:fill]}, used)
 			}
 		}
 		r.off += int64(used)
@@ -244,10 +317,7 @@ func (r *reader) drain(ctx context.Context) error {
 			return yerr
 		}
 		if n == 0 {
-			if emptied, err := r.rewind(); err != nil || !emptied {
-				return err
-			}
-			fill = 0
+			return nil
 		}
 		if ctx.Err() != nil {
 			return ctx.Err()
@@ -255,17 +325,35 @@ func (r *reader) drain(ctx context.Context) error {
 	}
 }
 
-// rewind begins anew in a file that somebody has emptied by hand.
-func (r *reader) rewind() (emptied bool, err error) {
+// upTo is the free part of the buffer, as far as there is something to read
+// into it.
+func (r *reader) upTo(fill int) []byte {
+	free := r.buf[fill:]
+	if r.o.Follow || r.seg.seq != r.end.Segment {
+		return free
+	}
+	left := r.end.Offset - r.off - int64(fill)
+	return free[:min(max(left, 0), int64(len(free)))]
+}
+
+// emptied tells whether somebody has emptied the file by hand. It may have grown
+// beyond where we are since; but then it begins with another record.
+func (r *reader) emptied() (bool, error) {
 	if !r.o.Follow {
 		return false, nil
 	}
 	st, err := r.file.Stat()
-	if err != nil || st.Size() >= r.off {
+	if err != nil {
 		return false, err
 	}
-	r.off = 0
-	return true, nil
+	var head [stampLen]byte
+	n, err := r.file.ReadAt(head[:], 0)
+	if err != nil && err != io.EOF {
+		return false, err
+	}
+	was := r.first
+	r.first = append([]byte(nil), head[:n]...)
+	return st.Size() < r.off || len(was) > n || !bytes.Equal(was, head[:len(was)]), nil
 }
 
 // yieldAll yields the whole records in b and returns their length.
@@ -277,17 +365,18 @@ func (r *reader) yieldAll(b []byte) (used int, err error) {
 		}
 		line := b[used : used+i]
 		used += i + 1
-		if err := r.give(r.parse.parse(line)); err != nil {
+		if err := r.give(r.parse.parse(line), used); err != nil {
 			return used, err
 		}
 	}
 }
 
-func (r *reader) give(rec Record) error {
-	if !r.o.Since.IsZero() && rec.Time.Before(r.o.Since) {
+// give yields a record that ends used bytes behind the offset.
+func (r *reader) give(rec Record, used int) error {
+	if !r.o.Since.IsZero() && rec.Time.Before(r.o.Since) || !r.o.Until.IsZero() && rec.Time.After(r.o.Until) {
 		return nil
 	}
-	rec.Run = r.seg.run
+	rec.Run, rec.At = r.seg.run, Place{r.seg.seq, r.off + int64(used)}
 	if !r.yield(rec, nil) {
 		return errStopped
 	}

@@ -35,6 +35,14 @@ type Record struct {
 	Partial bool   // the line goes on in the next record of the stream
 	Run     string // the run that wrote it
 	Text    []byte // without the newline
+	At      Place  // behind the record: where to go on
+}
+
+// Place is a position in a log that stays true through rotations: the segment's
+// number, and an offset in it. The zero value is the beginning.
+type Place struct {
+	Segment uint64
+	Offset  int64
 }
 
 // stamp formats times; within a second only the fraction is formatted anew.

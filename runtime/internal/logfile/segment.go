@@ -92,6 +92,21 @@ func list(path string) ([]segment, error) {
 	return segs, nil
 }
 
+// Runs returns the runs that have segments in the log at path, oldest first.
+func Runs(path string) ([]string, error) {
+	segs, err := list(path)
+	if err != nil {
+		return nil, fmt.Errorf("log %s: %w", path, err)
+	}
+	var runs []string
+	for _, s := range segs {
+		if s.run != "" && (len(runs) == 0 || runs[len(runs)-1] != s.run) {
+			runs = append(runs, s.run)
+		}
+	}
+	return runs, nil
+}
+
 // link lets path point to the segment called name, in one step.
 func link(path, name string) error {
 	if to, err := os.Readlink(path); err == nil && to == name {

@@ -6,16 +6,18 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"time"
 )
 
 // beginTail finds the place from which the wanted number of lines is left, by
 // reading backwards from the end.
 func (r *reader) beginTail(segs []segment) ([]segment, error) {
-	t := tailer{left: r.o.Tail}
+	t := tailer{left: r.o.Tail, until: r.o.Until, after: r.o.After}
 	for i := len(segs) - 1; i >= 0; i-- {
 		if i < len(segs)-1 && segs[i].run != segs[i+1].run {
 			t.begun = false // a line ends with its run
 		}
+		t.seq = segs[i].seq
 		off, found, err := t.search(r.fileOf(segs[i]))
 		if errors.Is(err, fs.ErrNotExist) { // rotated away: so are all before it
 			return segs[i+1:], nil
@@ -35,12 +37,19 @@ func (r *reader) beginTail(segs []segment) ([]segment, error) {
 // that ends it; at the end of a run the one that ends it may be missing.
 type tailer struct {
 	left  int
-	begun bool // the run's last record has been seen
+	until time.Time // later ones do not count; zero: all do
+	after Place     // nor those before it
+	seq   uint64    // of the segment being searched
+	begun bool      // the run's last record has been seen
+	parse parser
 }
 
 // record takes the record before those seen so far and tells whether it
 // belongs to a line too many.
 func (t *tailer) record(line []byte) (tooMany bool) {
+	if !t.until.IsZero() && t.parse.parse(line).Time.After(t.until) {
+		return false
+	}
 	ends := !t.begun || !isPartial(line)
 	t.begun = true
 	if !ends {
@@ -48,6 +57,12 @@ func (t *tailer) record(line []byte) (tooMany bool) {
 	}
 	t.left--
 	return t.left < 0
+}
+
+// before tells whether a record that ends at offset is one that the caller has
+// seen.
+func (t *tailer) before(offset int64) bool {
+	return t.seq == t.after.Segment && offset <= t.after.Offset
 }
 
 // search looks for the first record that is wanted in one segment.
@@ -86,7 +101,7 @@ func (t *tailer) search(name string) (off int64, found bool, err error) {
 		}
 		for high := len(b); high > low; {
 			line := bytes.LastIndexByte(b[low:high-1], '\n') + 1 + low
-			if t.record(b[line : high-1]) {
+			if t.before(start+int64(high)) || t.record(b[line:high-1]) {
 				return wanted, true, nil
 			}
 			wanted = start + int64(line)
