@@ -72,7 +72,7 @@ func (s *Supervisor) parse(f api.File) (unit.Unit, []unit.Warning, error) {
 			return nil, fmt.Errorf("%s: %w", name, fs.ErrNotExist)
 		},
 		Dir:      baseDir(f),
-		Defaults: unit.Defaults{Logging: s.opts.Load().Logging},
+		Defaults: s.opts.Load().unitDefaults(),
 	})
 }
 

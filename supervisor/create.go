@@ -34,6 +34,7 @@ func (s *Supervisor) RunUnit(ctx context.Context, r api.RunRequest, by string, p
 		return "", err
 	}
 	app := &def.Containers[0]
+	s.opts.Load().Defaults.fillOpenings(app)
 	// Until its unit can be seen, nobody else would know that it is needed.
 	beginning := fmt.Sprintf("run %s %p", def.Name, app)
 	s.beginnings.keep(beginning, def.Name+" is being started", app.Image)

@@ -184,7 +184,7 @@ func (s *Supervisor) readUnitFile(path string) unitFile {
 			return b, err
 		},
 		Dir:      filepath.Dir(path),
-		Defaults: unit.Defaults{Logging: s.opts.Load().Logging},
+		Defaults: s.opts.Load().unitDefaults(),
 	})
 	for _, w := range warns {
 		f.warnings = append(f.warnings, w.String())

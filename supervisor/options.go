@@ -35,6 +35,7 @@ type Options struct {
 	Layers       image.Form          // how new layers are kept; empty: the better form that the kernel can
 	Reserve      int64               // bytes of the root's file system that pulls leave free; see image.Options
 	Logging      unit.Logging        // for units that do not say; zero: 10 MiB in 3 files
+	Defaults     Defaults            // for units that do not say
 	Version      string              // shown by status
 	Logger       *slog.Logger        // nil: discards
 	StopAtExit   bool                // stop all containers when Run ends; otherwise they run on

@@ -1,6 +1,8 @@
 package unit
 
 import (
+	"slices"
+
 	"github.com/wherry-run/wherry/cgroup"
 )
 
@@ -23,7 +25,7 @@ func into[T, S any](name, text string, sub table[S], to func(*T) *S) field[T] {
 
 // unitTable is every key of a unit file.
 var unitTable = table[draft]{
-	fields: []field[draft]{
+	fields: slices.Concat([]field[draft]{
 		known("kind", "word", "service", "What the unit is: service.", (*reader).setKind),
 		known("name", "name", "the file's name without its ending", "The unit's name.", (*reader).setName),
 		known("image", "image", "", "The image its container starts from. The only key that must be there.", (*reader).setImage),
@@ -63,7 +65,7 @@ var unitTable = table[draft]{
 		into("storage_opt", "Bounds of what it writes to its own root file system.", storageTable, func(d *draft) *StorageOpt { return &d.app.StorageOpt }),
 		into("logging", "Bounds of the log files.", loggingTable, func(d *draft) *Logging { return &d.app.Logging }),
 		known("labels", "map or list", "", "Words of your own.", (*reader).setLabels),
-
+	}, lift(unitOpenings, func(d *draft) *Unit { return &d.unit }), lift(containerOpenings, func(d *draft) *Container { return d.app }), []field[draft]{
 		later[draft]("parameters", "map", "Typed values for ${NAME}."),
 		later[draft]("environments", "map", "Values of parameters by environment."),
 		later[draft]("oom", "word", "What the kernel kills when memory runs out."),
@@ -74,14 +76,7 @@ var unitTable = table[draft]{
 		later[draft]("revision_history_limit", "number", "How many revisions are kept."),
 		later[draft]("post_start", "list", "Commands after a start."),
 		later[draft]("pre_stop", "list", "Commands before a stop."),
-		later[draft]("userns", "word", "The user namespace."),
 		later[draft]("containers", "map", "Several containers in one unit."),
-		later[draft]("devices", "list", "Devices of the host."),
-		later[draft]("privileged", "boolean", "No isolation at all."),
-		later[draft]("sysctls", "map", "Kernel parameters of its namespaces."),
-		later[draft]("ulimits", "map", "Limits of its processes."),
-		later[draft]("shm_size", "size", "The size of /dev/shm."),
-		later[draft]("hostname", "name", "Its host name."),
 		later[draft]("backoff_limit", "number", "Of a job: how often it is tried again."),
 		later[draft]("active_deadline", "duration", "Of a job: how long it may take."),
 		later[draft]("ttl_after_finished", "duration", "Of a job: how long it is kept."),
@@ -94,8 +89,8 @@ var unitTable = table[draft]{
 		later[draft]("randomized_delay", "duration", "Of a cron job: to spread starts."),
 		later[draft]("successful_jobs_history_limit", "number", "Of a cron job."),
 		later[draft]("failed_jobs_history_limit", "number", "Of a cron job."),
-	},
-	elsewhere: map[string]string{
+	}),
+	elsewhere: merged(openingsElsewhere, map[string]string{
 		"args": "write command", "cmd": "write command", "env": "write environment", "container_name": "write name",
 		"healthcheck": "write probes", "deploy": "its keys stand at the top: replicas, resources, restart_policy",
 		"build": "wherry builds no images", "services": "write one unit a file, its keys at the top",
@@ -105,7 +100,7 @@ var unitTable = table[draft]{
 		"registry_credentials": "write registry_auth", "imagePullSecrets": "write registry_auth", "imagePullPolicy": "write pull_policy",
 		"network_mode": "write network", "networks": "write network", "expose": "units reach each other's ports without it",
 		"secret": "write secrets", "scale": "write replicas", "workdir": "write working_dir", "mounts": "write volumes",
-	},
+	}),
 }
 
 // withKeys adds the keys of the maps in a value, for the reference.

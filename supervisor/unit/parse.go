@@ -2,6 +2,7 @@ package unit
 
 import (
 	"path"
+	"slices"
 	"strings"
 	"time"
 )
@@ -28,6 +29,8 @@ type Defaults struct {
 	Restart         RestartPolicy // all zero: the built-in policy
 	StopGracePeriod Duration
 	Logging         Logging
+	Ulimits         []Ulimit // those of a unit win, name by name
+	ShmSize         int64    // bytes; 0: 64 MiB
 }
 
 // The built-in defaults.
@@ -92,6 +95,8 @@ func newUnit(d Defaults) Unit {
 			StopGracePeriod: d.StopGracePeriod,
 			Init:            true,
 			Logging:         d.Logging,
+			Ulimits:         slices.Clone(d.Ulimits),
+			ShmSize:         d.ShmSize,
 		}},
 	}
 }
@@ -158,6 +163,7 @@ func (p *reader) finish(root *node, d *draft) {
 			p.badf(root.get("depends_on"), "", "%s depends on itself", dep.Unit)
 		}
 	}
+	p.openings(root, &d.unit, d.app)
 	p.environment(d)
 }
 

@@ -35,6 +35,8 @@ func rows(b *strings.Builder, keys []Key, prefix string, pending *[]string) {
 			below = prefix + k.Name + "[]."
 		} else if k.Name == "depends_on" {
 			below = prefix + k.Name + ".UNIT."
+		} else if k.Name == "ulimits" {
+			below = prefix + k.Name + ".NAME."
 		}
 		rows(b, k.Keys, below, pending)
 	}

@@ -36,6 +36,18 @@ type RunFlags struct {
 	ReadOnly    bool
 	CapAdd      []string
 	CapDrop     []string
+	Devices     []string // --device /dev/x[:/dev/y[:rwm]], or vendor/class=name
+	Privileged  bool
+	SecurityOpt []string // no-new-privileges, seccomp=FILE, apparmor=NAME, label=...
+	Sysctls     []string // net.core.somaxconn=1024
+	Ulimits     []string // nofile=1024:2048
+	GroupAdd    []string
+	ShmSize     string // "64m"; a bare number is bytes
+	OOMScoreAdj string
+	Hostname    string
+	PID         string   // host
+	IPC         string   // host
+	UserNS      string   // auto, required or host
 	LogOpts     []string // max-size=10m, max-file=3
 	StorageOpts []string // size=10g; a bare number is bytes
 
@@ -82,6 +94,7 @@ func FromRun(f RunFlags) (Unit, error) {
 	r.app.ReadOnly = f.ReadOnly
 	r.limits()
 	r.lists()
+	r.openings()
 	r.environment()
 	return r.unit, errors.Join(r.errs...)
 }

@@ -33,6 +33,7 @@ type Config struct {
 	GC           supervisor.GC
 	Reserve      int64
 	Logging      unit.Logging
+	Defaults     supervisor.Defaults
 
 	// Warnings are about files that are read anew at every pull: that they are
 	// not there now must not keep a daemon from starting.
@@ -58,8 +59,9 @@ var keys = []key[Config]{
 	{name: "layers", missing: "auto: erofs where the kernel mounts it from files (Linux 6.12), else folder", set: setLayers},
 	into("gc", gcKeys, func(c *Config) *Config { return c }),
 	into("logging", loggingKeys, func(c *Config) *unit.Logging { return &c.Logging }),
+	into("defaults", defaultsKeys, func(c *Config) *supervisor.Defaults { return &c.Defaults }),
 	{name: "environment", later: true}, {name: "cgroup_driver", later: true},
-	{name: "defaults", later: true}, {name: "reserve", later: true}, {name: "api", later: true},
+	{name: "reserve", later: true}, {name: "api", later: true},
 	{name: "metrics", later: true}, {name: "shutdown", later: true},
 }
 
@@ -126,7 +128,7 @@ func (c Config) Options(version string) supervisor.Options {
 		Root: c.Root, RunDir: c.RunDir, Units: c.Units, NoAutoApply: !c.AutoApply, Socket: socket,
 		Keeper: c.Keeper, CgroupParent: c.CgroupParent, Bridge: c.Bridge, Subnet: c.Subnet,
 		Registries: c.Registries, DockerConfig: c.DockerConfig, Layers: c.Layers, GC: c.GC, Reserve: c.Reserve,
-		Logging: c.Logging, Version: version,
+		Logging: c.Logging, Defaults: c.Defaults, Version: version,
 	}
 }
 
