@@ -48,7 +48,7 @@ type Dropped struct {
 }
 
 // Drop counts output of a stream that the caller could not keep until the disk
-// takes it. The next Write marks it, at its place.
+// takes it, and marks it in the stream.
 func (w *Writer) Drop(stream string, d Dropped, cause error) error {
 	idx, ok := streamIndex(stream)
 	if !ok {
@@ -58,7 +58,7 @@ func (w *Writer) Drop(stream string, d Dropped, cause error) error {
 		w.lost.add(idx, int(d.Lines), int(d.Bytes), cause)
 		w.lost.during(d.From, d.To)
 	}
-	return nil
+	return w.settle(d.To)
 }
 
 // raw counts output that has not become records.
