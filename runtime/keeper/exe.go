@@ -31,6 +31,11 @@ func openInit(dir string) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("init: %w", err)
 	}
+	return protect(path)
+}
+
+// protect returns a descriptor of the copy at path, as openInit describes it.
+func protect(path string) (*os.File, error) {
 	f, err := readOnlyMount(path)
 	if err != nil && (errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EPERM)) {
 		f, err = sealedCopy(path)

@@ -69,6 +69,9 @@ func Main(args []string) int {
 	if len(args) > 0 && args[0] == "init" {
 		libcontainer.Init()
 	}
+	if rest, ok := ociArgs(os.Args[0], args); ok {
+		return ociMain(rest)
+	}
 	// The main thread stays ours: one that changes its namespaces and then ends must never be this one.
 	goruntime.LockOSThread()
 	f, err := parseFlags(args)
