@@ -4,7 +4,11 @@ import "fmt"
 
 // maskedPaths are covered with nothing, because they tell of the host or its
 // other tenants. Those that a kernel does not have are passed over.
-func maskedPaths(cpus int) []string {
+// A privileged container sees all.
+func maskedPaths(c Container) []string {
+	if c.Privileged {
+		return nil
+	}
 	paths := []string{
 		"/proc/acpi",
 		"/proc/asound",
@@ -19,13 +23,16 @@ func maskedPaths(cpus int) []string {
 		"/sys/devices/virtual/powercap", // power side channel: CVE-2020-8694
 		"/sys/firmware",
 	}
-	for i := range cpus { // the counterpart of /proc/interrupts
+	for i := range c.Machine.CPUs { // the counterpart of /proc/interrupts
 		paths = append(paths, fmt.Sprintf("/sys/devices/system/cpu/cpu%d/thermal_throttle", i))
 	}
 	return paths
 }
 
 // readonlyPaths could change the host, were they writable.
-func readonlyPaths() []string {
+func readonlyPaths(c Container) []string {
+	if c.Privileged {
+		return nil
+	}
 	return []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"}
 }

@@ -27,7 +27,7 @@ func buildMounts(c Container) ([]specs.Mount, error) {
 		return slices.ContainsFunc(wanted, func(m specs.Mount) bool { return m.Destination == target })
 	}
 	var mounts []specs.Mount
-	for _, m := range kernelMounts(c.ShmSize) {
+	for _, m := range kernelMounts(c) {
 		hidden := covered(m.Destination)
 		for dir := path.Dir(m.Destination); dir != "/"; dir = path.Dir(dir) {
 			hidden = hidden || covered(dir)
@@ -48,11 +48,12 @@ func buildMounts(c Container) ([]specs.Mount, error) {
 
 func depth(p string) int { return strings.Count(p, "/") }
 
-func kernelMounts(shm int64) []specs.Mount {
+func kernelMounts(c Container) []specs.Mount {
+	shm := c.ShmSize
 	if shm <= 0 {
 		shm = defaultShmSize
 	}
-	return []specs.Mount{
+	mounts := []specs.Mount{
 		{Destination: "/proc", Type: "proc", Source: "proc", Options: []string{"nosuid", "noexec", "nodev"}},
 		{Destination: "/dev", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "strictatime", "mode=755", "size=65536k"}},
 		{Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: []string{"nosuid", "noexec", "nodev", "ro"}},
@@ -65,6 +66,20 @@ func kernelMounts(shm int64) []specs.Mount {
 		}},
 		{Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup", Options: []string{"ro", "nosuid", "noexec", "nodev"}},
 	}
+	for i := range mounts {
+		m := &mounts[i]
+		switch {
+		case m.Destination == "/dev/shm" && c.IPC == hostNamespace:
+			m.Type, m.Source, m.Options = "bind", "/dev/shm", []string{"bind", "nosuid", "noexec", "nodev"}
+		case m.Destination == "/sys" && c.UserNS && c.Network == Host:
+			// The kernel mounts a new sysfs only for who owns the network namespace. Of the host's all is read-only,
+			// what is mounted below it too (mount_setattr, Linux 5.12, which idmapped mounts need anyway).
+			m.Type, m.Source, m.Options = "bind", "/sys", []string{"rbind", "nosuid", "noexec", "nodev", "rro"}
+		case c.Privileged && strings.HasPrefix(m.Destination, "/sys"):
+			m.Options = slices.DeleteFunc(m.Options, func(o string) bool { return o == "ro" })
+		}
+	}
+	return mounts
 }
 
 // etcMounts are files of the run's, one for each container, so that the program may write them.

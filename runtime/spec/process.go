@@ -29,18 +29,34 @@ func buildProcess(img Image, c Container, user string) (*specs.Process, error) {
 	if err != nil {
 		return nil, err
 	}
+	if c.Privileged {
+		c.CapAdd = append(slices.Clone(c.CapAdd), allCaps)
+	}
 	caps, err := buildCaps(c.CapAdd, c.CapDrop, user)
 	if err != nil {
 		return nil, err
 	}
-	return &specs.Process{
+	limits, err := rlimits(c.Ulimits)
+	if err != nil {
+		return nil, err
+	}
+	p := &specs.Process{
 		Terminal:        c.Terminal,
 		Args:            args,
 		Env:             env,
 		Cwd:             dir,
 		Capabilities:    caps,
-		NoNewPrivileges: true,
-	}, nil
+		NoNewPrivileges: !c.NewPrivileges,
+		Rlimits:         limits,
+		ApparmorProfile: c.AppArmor,
+	}
+	if c.OOMScoreAdj != 0 {
+		p.OOMScoreAdj = &c.OOMScoreAdj
+	}
+	if c.Privileged && c.AppArmor == "" {
+		p.ApparmorProfile = Unconfined
+	}
+	return p, nil
 }
 
 // command follows Docker: an entrypoint of the unit drops the image's command,

@@ -27,6 +27,16 @@ func keepProject(p *specs.LinuxSeccomp, caps []string, bounded bool) *specs.Linu
 	if bounded {
 		blocked = append(blocked, fsSetFlags, fsSetFlags32)
 	}
+	if !allows(p, "ioctl") {
+		return p
+	}
+	if p.DefaultAction == specs.ActAllow || p.DefaultAction == specs.ActLog {
+		for _, b := range blocked {
+			p.Syscalls = append(p.Syscalls, specs.LinuxSyscall{Names: []string{"ioctl"}, Action: specs.ActErrno,
+				Args: []specs.LinuxSeccompArg{{Index: 1, Value: 1<<32 - 1, ValueTwo: uint64(b), Op: specs.OpMaskedEqual}}})
+		}
+		return p
+	}
 	for i, s := range p.Syscalls {
 		if s.Action == specs.ActAllow && len(s.Args) == 0 {
 			p.Syscalls[i].Names = slices.DeleteFunc(slices.Clone(s.Names), func(n string) bool { return n == "ioctl" })
@@ -34,6 +44,16 @@ func keepProject(p *specs.LinuxSeccomp, caps []string, bounded bool) *specs.Linu
 	}
 	p.Syscalls = append(p.Syscalls, specs.LinuxSyscall{Names: []string{"ioctl"}, Action: specs.ActAllow, Args: requestsExcept(blocked)})
 	return p
+}
+
+// allows tells whether the profile lets the call pass whatever its arguments are.
+func allows(p *specs.LinuxSeccomp, call string) bool {
+	for _, s := range p.Syscalls {
+		if slices.Contains(s.Names, call) && len(s.Args) == 0 {
+			return s.Action == specs.ActAllow || s.Action == specs.ActLog
+		}
+	}
+	return p.DefaultAction == specs.ActAllow || p.DefaultAction == specs.ActLog
 }
 
 // requestsExcept matches all requests but those: any of the checks may hold. It looks at the

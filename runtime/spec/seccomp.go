@@ -1,6 +1,8 @@
 package spec
 
 import (
+	"encoding/json"
+	"errors"
 	"fmt"
 	"runtime"
 	"slices"
@@ -25,13 +27,64 @@ func (k Kernel) atLeast(v, major uint64) bool {
 	return k == Kernel{} || k.Version > v || (k.Version == v && k.Major >= major)
 }
 
+// buildSeccomp is the container's filter; nil: none.
+func buildSeccomp(c Container, caps []string) (*specs.LinuxSeccomp, error) {
+	switch {
+	case c.Seccomp == Unconfined || c.Privileged && c.Seccomp == "":
+		return nil, nil
+	case c.Seccomp == "":
+		return keepProject(defaultSeccomp(caps, c.Machine), caps, c.Bounded), nil
+	}
+	profile, err := ParseSeccomp(c.SeccompProfile)
+	if err != nil {
+		return nil, fmt.Errorf("seccomp %s: %w", c.Seccomp, err)
+	}
+	return keepProject(resolveSeccomp(profile, caps, c.Machine), caps, c.Bounded), nil
+}
+
+// ParseSeccomp reads a profile in Docker's form, of which the OCI specification's is a
+// part: the one knows conditions and a map of architectures besides.
+func ParseSeccomp(text []byte) (*seccomp.Seccomp, error) {
+	var p seccomp.Seccomp
+	if err := json.Unmarshal(text, &p); err != nil {
+		return nil, fmt.Errorf("not a profile: %w", err)
+	}
+	switch {
+	case p.DefaultAction == "":
+		return nil, errors.New("not a profile: it has no defaultAction")
+	case len(p.Architectures) > 0 && len(p.ArchMap) > 0:
+		return nil, errors.New("architectures and archMap exclude each other")
+	case p.DefaultAction == specs.ActNotify || p.ListenerPath != "":
+		return nil, errors.New("there is nobody to notify")
+	}
+	for i, call := range p.Syscalls {
+		switch {
+		case call == nil || call.Name == "" && len(call.Names) == 0:
+			return nil, fmt.Errorf("rule %d names no system call", i+1)
+		case call.Name != "" && len(call.Names) > 0:
+			return nil, fmt.Errorf("rule %d: name and names exclude each other", i+1)
+		case call.Action == specs.ActNotify:
+			return nil, fmt.Errorf("rule %d: there is nobody to notify", i+1)
+		case call.Name != "":
+			call.Names = []string{call.Name}
+		}
+	}
+	return &p, nil
+}
+
 // defaultSeccomp is Docker's default profile with its conditions resolved for
 // the capabilities and the machine. The profile's own resolver asks the kernel
 // it runs on, which would make the spec depend on where it is built.
 func defaultSeccomp(caps []string, m Machine) *specs.LinuxSeccomp {
 	profile := seccomp.DefaultProfile()
+	profile.Architectures = nil
+	return resolveSeccomp(profile, caps, m)
+}
+
+// resolveSeccomp drops the rules whose conditions do not hold.
+func resolveSeccomp(profile *seccomp.Seccomp, caps []string, m Machine) *specs.LinuxSeccomp {
 	out := profile.LinuxSeccomp
-	out.Architectures, out.Syscalls = nil, nil
+	out.Syscalls = nil
 	arch := nativeArch(m.Arch)
 	for _, a := range profile.ArchMap {
 		if a.Arch == arch.spec {

@@ -74,6 +74,12 @@ type Machine struct {
 	CPUs   int    // possible ones, whose thermal counters are masked; 0: none
 }
 
+// Unconfined takes a profile of seccomp or AppArmor away, NoLabel SELinux's.
+const (
+	Unconfined = "unconfined"
+	NoLabel    = "disable"
+)
+
 // Network is the kind of network namespace.
 type Network string
 
@@ -90,6 +96,8 @@ type Result struct {
 	Spec       *specs.Spec
 	User       string   // for runtime.Config.User
 	StopSignal string   // "SIGTERM"
+	Devices    []Device // for runtime.Config.Devices
+	SELinux    string   // for runtime.Config.SELinux
 	Volumes    []string // image volumes that no mount of the unit covers: the caller mounts a folder for each
 }
 
@@ -111,11 +119,11 @@ func Build(img Image, c Container) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	resources, err := buildResources(c.Limits)
+	resources, err := buildResources(c)
 	if err != nil {
 		return Result{}, err
 	}
-	namespaces, err := buildNamespaces(c.Network)
+	namespaces, err := buildNamespaces(c)
 	if err != nil {
 		return Result{}, err
 	}
@@ -123,8 +131,26 @@ func Build(img Image, c Container) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
+	sysctl, err := buildSysctl(c)
+	if err != nil {
+		return Result{}, err
+	}
+	filter, err := buildSeccomp(c, process.Capabilities.Bounding)
+	if err != nil {
+		return Result{}, err
+	}
+	devices, err := checkDevices(c.Devices)
+	if err != nil {
+		return Result{}, err
+	}
+	label := c.SELinux
+	if c.Privileged && label == "" {
+		label = NoLabel
+	}
 	return Result{
 		User:       user,
+		Devices:    devices,
+		SELinux:    label,
 		StopSignal: stop,
 		Volumes:    volumes,
 		Spec: &specs.Spec{
@@ -136,10 +162,10 @@ func Build(img Image, c Container) (Result, error) {
 			Linux: &specs.Linux{
 				Namespaces:        namespaces,
 				Resources:         resources,
-				Sysctl:            buildSysctl(c.Network),
-				Seccomp:           keepProject(defaultSeccomp(process.Capabilities.Bounding, c.Machine), process.Capabilities.Bounding, c.Bounded),
-				MaskedPaths:       maskedPaths(c.Machine.CPUs),
-				ReadonlyPaths:     readonlyPaths(),
+				Sysctl:            sysctl,
+				Seccomp:           filter,
+				MaskedPaths:       maskedPaths(c),
+				ReadonlyPaths:     readonlyPaths(c),
 				RootfsPropagation: "rprivate",
 			},
 		},

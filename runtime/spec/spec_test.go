@@ -85,7 +85,7 @@ func build(t *testing.T, img Image, c Container, show []string) (section string,
 	if err != nil {
 		return "error", []byte(err.Error() + "\n")
 	}
-	if res.Spec.Linux.Seccomp == nil {
+	if (res.Spec.Linux.Seccomp == nil) != (c.Seccomp == Unconfined || c.Privileged) {
 		t.Error("no seccomp")
 	}
 	res.Spec.Linux.Seccomp = nil
@@ -217,7 +217,7 @@ func FuzzBuild(f *testing.F) {
 	f.Fuzz(func(t *testing.T, arg, env, dir, user, signal, volume, capability, target string) {
 		img := Image{Cmd: []string{arg}, Env: []string{env}, WorkingDir: dir, User: user, StopSignal: signal, Volumes: []string{volume}}
 		c := Container{Network: None, Env: []string{env}, CapAdd: []string{capability}}
-		c.Mounts = append(c.Mounts, kernelMounts(0)[1])
+		c.Mounts = append(c.Mounts, kernelMounts(Container{})[1])
 		c.Mounts[0].Destination = target
 		res, err := Build(img, c)
 		if err != nil {
