@@ -35,6 +35,8 @@ type Keeper struct {
 	ooms    *cgroup.Watcher
 	idle    *time.Timer // gives memory back after a burst
 
+	heirlooms *heirlooms // descriptors that others hold for the next keeper
+
 	// launching is held for reading while libcontainer forks: an upgrade must not exec in the middle of it.
 	launching sync.RWMutex
 
@@ -51,8 +53,12 @@ type Keeper struct {
 type container struct {
 	proc    *process      // nil before the start and after the end
 	pump    *pump         // nil after the end
+	master  *os.File      // of its terminal; nil: it has none, or it is lost
+	input   *os.File      // of a stdin that nobody else holds open
 	settled chan struct{} // closed once the container has ended and its output is in the log
 	failed  chan struct{} // closed if the start failed: the container never was
+
+	handling sync.Mutex // held while its limits or its freezing change
 
 	mu      sync.Mutex
 	st      state
@@ -115,6 +121,7 @@ func open(o options) (*Keeper, error) {
 		options: o, layout: l,
 		filters:    newFilters(l.Seccomp()),
 		layers:     newLayers(),
+		heirlooms:  newHeirlooms(),
 		containers: map[string]*container{},
 		subs:       map[*subscriber]struct{}{},
 		shared:     map[string]*os.File{},
