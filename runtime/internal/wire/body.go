@@ -60,6 +60,29 @@ type ExecRequest struct {
 	Rows       uint16 `json:"rows,omitempty"`
 	Columns    uint16 `json:"columns,omitempty"`
 	Privileged bool   `json:"privileged,omitempty"`
+	Detach     bool   `json:"detach,omitempty"` // the answer comes once it runs
+
+	// Key is the caller's name for the process: with it an AwaitExec finds it again
+	// if the keeper is replaced meanwhile. Empty: nobody will ask.
+	Key string `json:"key,omitempty"`
+}
+
+// AwaitExecRequest asks for the end of a process that was exec'd under Key.
+type AwaitExecRequest struct {
+	ID  string `json:"id"`
+	Key string `json:"key"`
+}
+
+// KeptBody says that a descriptor is kept, and is the message's only one, or that it is
+// no longer, and comes without. All that is kept already comes first, and then an empty Name.
+type KeptBody struct {
+	Name    string `json:"name,omitempty"`
+	Dropped bool   `json:"dropped,omitempty"`
+}
+
+// GiveBackRequest names the descriptors that come along, in their order.
+type GiveBackRequest struct {
+	Names []string `json:"names"`
 }
 
 // RunRequest names a run.
@@ -97,6 +120,9 @@ const (
 	NotExecutable Code = "not_executable"
 	Canceled      Code = "canceled"
 	Busy          Code = "busy"
+	NoInput       Code = "no_input"
+	Paused        Code = "paused"
+	Unsupported   Code = "unsupported"
 )
 
 // ErrorReply is a request that failed.

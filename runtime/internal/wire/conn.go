@@ -1,12 +1,14 @@
 package wire
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -17,11 +19,19 @@ import (
 type Conn struct {
 	sock *net.UnixConn
 
+	version atomic.Uint32 // agreed on; 0: not yet
+
 	sending sync.Mutex // one message at a time on the stream
 }
 
 // NewConn takes over sock.
 func NewConn(sock *net.UnixConn) *Conn { return &Conn{sock: sock} }
+
+// Speak fixes the version of the messages that are sent from now on.
+func (c *Conn) Speak(version uint16) { c.version.Store(uint32(version)) }
+
+// Version is the version that was agreed on, before that the oldest.
+func (c *Conn) Version() uint16 { return uint16(max(c.version.Load(), MinVersion)) }
 
 // Close ends the connection; a Receive in progress returns.
 func (c *Conn) Close() error { return c.sock.Close() }
@@ -32,6 +42,9 @@ func (c *Conn) Send(m *Message) error {
 	b, err := m.encode()
 	if err != nil {
 		return err
+	}
+	if v := c.version.Load(); v != 0 {
+		binary.BigEndian.PutUint16(b[4:], uint16(v))
 	}
 	var rights []byte
 	if len(m.Files) > 0 {

@@ -10,7 +10,7 @@ import (
 
 // Version is the newest version this program speaks, MinVersion the oldest.
 const (
-	Version    = 1
+	Version    = 2
 	MinVersion = 1
 )
 
@@ -58,13 +58,25 @@ const (
 	Attach            Type = 20
 	CloseStdin        Type = 21
 	Root              Type = 22
+	Heirlooms         Type = 23 // every change is a message Kept, until the connection ends
+	GiveBack          Type = 24 // descriptors that an earlier keeper has left with the client
+	AwaitExec         Type = 25 // the end of a process whose Exec an earlier keeper has begun
 )
+
+// Since is the version of the protocol that first knew the request.
+func (t Type) Since() uint16 {
+	if t >= MakeNamespaces && t < Reply {
+		return 2
+	}
+	return 1
+}
 
 // Answers of the keeper.
 const (
 	Reply Type = 100
 	Error Type = 101
 	Event Type = 102 // on a subscribed connection, with the id of the Subscribe
+	Kept  Type = 103 // as Event, with the id of the Heirlooms; since version 2
 )
 
 // Message is one message in either direction.
@@ -163,6 +175,19 @@ func Negotiate(ours, theirs Versions) (uint16, error) {
 			ours.Min, ours.Max, theirs.Min, theirs.Max, ErrProtocol)
 	}
 	return v, nil
+}
+
+// Check refuses a request that the agreed version does not know.
+func Check(t Type, agreed uint16) error {
+	if need := t.Since(); need > agreed {
+		return Needs(fmt.Sprintf("request %d", t), need, agreed)
+	}
+	return nil
+}
+
+// Needs is the error for what only a later version than the agreed one can say.
+func Needs(what string, need, agreed uint16) error {
+	return fmt.Errorf("%s: needs keeper protocol %d, agreed is %d: %w", what, need, agreed, errors.ErrUnsupported)
 }
 
 // Ours is the range of versions this program speaks.

@@ -2,18 +2,23 @@ package wire
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"flag"
+	"fmt"
 	"io"
 	"net"
 	"os"
 	"path/filepath"
 	"reflect"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/wherry-run/wherry/cgroup"
 )
 
 var update = flag.Bool("update", false, "write the golden files of the newest version")
@@ -145,6 +150,41 @@ func TestNegotiate(t *testing.T) {
 	}
 }
 
+// TestSpeak: once a version is agreed on, messages carry it, and what it does
+// not know is refused by name.
+func TestSpeak(t *testing.T) {
+	a, b := pair(t)
+	from, to := NewConn(a), NewConn(b)
+	if from.Version() != MinVersion {
+		t.Errorf("before the hello: version %d", from.Version())
+	}
+	for _, v := range []uint16{0, 1, 2} {
+		from.Speak(v)
+		m, err := New(List, 1, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := from.Send(m); err != nil {
+			t.Fatal(err)
+		}
+		if m, err = to.Receive(); err != nil || m.Version != cmp.Or(v, Version) {
+			t.Errorf("version %d came as %+v, %v", v, m, err)
+		}
+	}
+	for typ, need := range map[Type]uint16{Hello: 1, Cancel: 1, MakeNamespaces: 2, AwaitExec: 2, Reply: 1, Error: 1} {
+		if got := typ.Since(); got != need {
+			t.Errorf("type %d is known since %d, want %d", typ, got, need)
+		}
+	}
+	err := Check(GiveBack, 1)
+	if !errors.Is(err, errors.ErrUnsupported) || !strings.Contains(err.Error(), "needs keeper protocol 2") {
+		t.Errorf("error = %v", err)
+	}
+	if err := Check(GiveBack, 2); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestCheckPeer(t *testing.T) {
 	a, _ := pair(t)
 	if err := CheckPeer(a); err != nil {
@@ -152,7 +192,7 @@ func TestCheckPeer(t *testing.T) {
 	}
 }
 
-// goldens are one message of each kind that has a body. The files of older
+// goldens are one message of each kind that has a body, by the version that knew it first. The files of older
 // versions stay, and must decode to the same values.
 var goldens = []struct {
 	name string
@@ -168,6 +208,13 @@ var goldens = []struct {
 	{"namespaces", Namespaces, &NamespacesRequest{Run: "web.1-7f3k"}},
 	{"upgrade", Upgrade, &UpgradeRequest{Binary: "/usr/lib/wherry/wherry-keeper"}},
 	{"error", Error, &ErrorReply{Code: Command, Step: "process", Message: "exec \"x\": command not found"}},
+	{"exec-console", Exec, &ExecRequest{ID: "web.1-7f3k.app", Args: []string{"sh"}, Console: true, Rows: 24, Columns: 80, Privileged: true, Key: "K7"}},
+	{"release-namespaces", ReleaseNamespaces, &RunRequest{Run: "web.1-7f3k"}},
+	{"update", Update, &UpdateRequest{ID: "web.1-7f3k.app", Limits: cgroup.Limits{Memory: 64 << 20}}},
+	{"kept", Kept, &KeptBody{Name: "pidfd/web.1-7f3k.app"}},
+	{"dropped", Kept, &KeptBody{Name: "pidfd/web.1-7f3k.app", Dropped: true}},
+	{"give-back", GiveBack, &GiveBackRequest{Names: []string{"pidfd/web.1-7f3k.app"}}},
+	{"await-exec", AwaitExec, &AwaitExecRequest{ID: "web.1-7f3k.app", Key: "K7"}},
 }
 
 func TestGolden(t *testing.T) {
@@ -181,7 +228,7 @@ func TestGolden(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			newest := filepath.Join("testdata", "v1", tt.name+".msg")
+			newest := filepath.Join("testdata", fmt.Sprintf("v%d", Version), tt.name+".msg")
 			if *update {
 				if err := os.WriteFile(newest, raw, 0o644); err != nil {
 					t.Fatal(err)
