@@ -2,274 +2,265 @@ package supervisor
 
 import (
 	"context"
+	"fmt"
 	"iter"
-	"slices"
+	"sync"
 	"time"
 
 	"github.com/wherry-run/wherry/runtime"
 	"github.com/wherry-run/wherry/supervisor/api"
 )
 
-// Logs yields a target's output, several instances merged by time. Follow ends
-// when the target is removed or has ended for good; what it wrote until then
+// Logs yields the targets' output, several containers merged by time. Follow ends
+// when all targets are removed or have ended for good; what they wrote until then
 // is yielded. Of an instance that a later revision adds, it has what is written
 // from then on.
 func (s *Supervisor) Logs(ctx context.Context, r api.LogsRequest) iter.Seq2[api.LogLine, error] {
 	return func(yield func(api.LogLine, error) bool) {
-		t, err := s.snap.Load().target(r.Target)
+		l, err := s.newLogReading(r)
 		if err != nil {
 			yield(api.LogLine{}, err)
 			return
 		}
-		e := t.entry
-		e.readers.Add(1)
-		defer func() {
-			e.readers.Add(-1)
-			if e.lazy {
-				s.post(nudge{})
-			}
-		}()
+		defer l.hold()()
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
-		o := runtime.LogOptions{Follow: r.Follow, Tail: r.Tail, Since: r.Since, Done: s.endOf(ctx, e, r.Follow)}
-		var sources []source
+		l.ctx, l.stop, l.yield = ctx, cancel, yield
+		if at, ok := l.alone(); ok {
+			l.source(at, l.options(at, true)).copy(yield)
+			return
+		}
+		stored := l.stored()
+		if mergeStored(stored, r.Tail, yield) && r.Follow {
+			l.live(stored)
+		}
+	}
+}
+
+// logReading is one request for output being answered.
+type logReading struct {
+	s       *Supervisor
+	r       api.LogsRequest
+	after   map[string]runtime.LogPlace // by log
+	targets []target
+	places  []place // of all targets, each once
+	ends    map[*entry]<-chan struct{}
+
+	ctx   context.Context // of this one answer, which Logs gives in one call
+	stop  context.CancelFunc
+	yield func(api.LogLine, error) bool
+}
+
+func (s *Supervisor) newLogReading(r api.LogsRequest) (*logReading, error) {
+	if r.Previous && r.Follow {
+		return nil, invalid("logs: what a previous run wrote cannot be followed, for it has ended")
+	}
+	l := &logReading{s: s, r: r, after: map[string]runtime.LogPlace{}, ends: map[*entry]<-chan struct{}{}}
+	for _, text := range r.After {
+		c, err := api.ParseCursor(text)
+		if err != nil {
+			return nil, fmt.Errorf("logs: %w", err)
+		}
+		l.after[c.Log()] = runtime.LogPlace{Segment: c.Segment, Offset: c.Offset}
+	}
+	snap := s.snap.Load()
+	seen := map[string]bool{}
+	for _, word := range append([]string{r.Target}, r.More...) {
+		t, err := snap.target(word)
+		if err != nil {
+			return nil, err
+		}
+		l.targets = append(l.targets, t)
 		for _, at := range t.logs() {
-			sources = append(sources, s.source(ctx, at, o))
+			if key := at.log(); !seen[key] {
+				seen[key] = true
+				l.places = append(l.places, at)
+			}
 		}
-		switch {
-		case len(sources) == 1 && (!r.Follow || t.instance != "" || e.rev.Source == sourceRun):
-			sources[0].copy(yield) // what `run` made keeps its one instance
-		case r.Follow:
-			mergeLive(ctx, cancel, sources, s.later(ctx, t, o), yield)
-		default:
-			mergeStored(sources, r.Tail, yield)
+	}
+	return l, nil
+}
+
+// log names a container's log, as cursors do.
+func (p place) log() string { return api.JoinTarget(p.instance, p.shown()) }
+
+// hold keeps the units that are removed by themselves until their output has been read.
+func (l *logReading) hold() (release func()) {
+	for _, t := range l.targets {
+		t.entry.readers.Add(1)
+	}
+	return func() {
+		for _, t := range l.targets {
+			t.entry.readers.Add(-1)
+			if t.entry.lazy {
+				l.s.post(nudge{})
+			}
 		}
 	}
 }
 
-func (s *Supervisor) source(ctx context.Context, at place, o runtime.LogOptions) source {
-	return source{at: at, lines: runtime.ReadLog(ctx, s.paths.log(at.unit, at.instance, at.container), o)}
+// alone is the one log that is meant, if there is nothing to merge, now or later.
+func (l *logReading) alone() (place, bool) {
+	if len(l.targets) > 1 || len(l.places) != 1 || l.r.Previous {
+		return place{}, false
+	}
+	t := l.targets[0]
+	// What `run` made keeps its one instance.
+	return l.places[0], !l.r.Follow || t.instance != "" || t.entry.rev.Source == sourceRun
 }
 
-// later are the logs of instances that the unit gets from now on, until it has
+// options are those of one log.
+func (l *logReading) options(at place, live bool) runtime.LogOptions {
+	o := runtime.LogOptions{Tail: l.r.Tail, Since: l.r.Since, Until: l.r.Until, After: l.after[at.log()]}
+	if live && l.r.Follow {
+		o.Follow, o.Done = true, l.endOf(at)
+	}
+	return o
+}
+
+func (l *logReading) source(at place, o runtime.LogOptions) *source {
+	return &source{at: at, place: o.After, lines: runtime.ReadLog(l.ctx, l.s.paths.log(at.unit, at.instance, at.container), o)}
+}
+
+// stored are the logs as they are now.
+func (l *logReading) stored() []*source {
+	var list []*source
+	for _, at := range l.places {
+		o := l.options(at, false)
+		if l.r.Previous {
+			if o.Run = l.previous(at); o.Run == "" {
+				continue
+			}
+		}
+		list = append(list, l.source(at, o))
+	}
+	return list
+}
+
+// previous is the last run that has left output, other than one that is up. An error is
+// one of the reading too, which tells it.
+func (l *logReading) previous(at place) string {
+	runs, _ := runtime.LogRuns(l.s.paths.log(at.unit, at.instance, at.container))
+	if n := len(runs); n > 0 && runs[n-1] == l.up(at.instance) {
+		runs = runs[:n-1]
+	}
+	if len(runs) == 0 {
+		return ""
+	}
+	return runs[len(runs)-1]
+}
+
+// up is the instance's run, if it is up.
+func (l *logReading) up(instance string) string {
+	for _, t := range l.targets {
+		for _, i := range t.entry.instances {
+			if i.name == instance {
+				return i.run
+			}
+		}
+	}
+	return ""
+}
+
+// live goes on behind what has been read, and with the instances that come.
+func (l *logReading) live(stored []*source) {
+	m := &liveMerge{ctx: l.ctx, stop: l.stop, yield: l.yield, items: make(chan liveItem), ended: make(chan struct{})}
+	for _, from := range stored {
+		o := l.options(from.at, true)
+		o.Tail, o.After = 0, from.place
+		m.follow(l.source(from.at, o))
+	}
+	m.run(l.later())
+}
+
+// later are the logs of instances that the units get from now on, until these have
 // ended or ctx has.
-func (s *Supervisor) later(ctx context.Context, t target, o runtime.LogOptions) <-chan source {
-	e := t.entry
-	if began := time.Now(); began.After(o.Since) {
-		o.Since = began // its file may hold what an earlier revision wrote
+func (l *logReading) later() <-chan *source {
+	began := time.Now()
+	ch := make(chan *source)
+	var all sync.WaitGroup
+	for _, t := range l.targets {
+		if t.instance == "" {
+			all.Go(func() { l.laterOf(t, began, ch) })
+		}
 	}
-	o.Tail = 0
-	known := map[string]bool{}
-	for _, i := range e.instances {
-		known[i.name] = true
-	}
-	ch := make(chan source)
 	go func() {
-		defer close(ch)
-		_ = s.awaitSnapshot(ctx, func(snap *snapshot) (bool, error) {
-			now := snap.find(e.unit.Name)
-			if over(e, now) {
-				return true, nil
-			}
-			for _, i := range now.instances {
-				if known[i.name] {
-					continue
-				}
-				known[i.name] = true
-				for _, at := range t.logsOf(i.name) {
-					select {
-					case ch <- s.source(ctx, at, o):
-					case <-ctx.Done():
-					}
-				}
-			}
-			return false, nil
-		})
+		all.Wait()
+		close(ch)
 	}()
 	return ch
 }
 
-// over tells whether the unit is gone, or has ended for good.
-func over(e, now *entry) bool {
-	return now == nil || now.serial != e.serial || now.final && now.live == 0
+func (l *logReading) laterOf(t target, began time.Time, ch chan<- *source) {
+	known := map[string]bool{}
+	for _, i := range t.entry.instances {
+		known[i.name] = true
+	}
+	_ = l.s.awaitSnapshot(l.ctx, func(snap *snapshot) (bool, error) {
+		now := snap.find(t.entry.unit.Name)
+		if over(t.entry, now) {
+			return true, nil
+		}
+		for _, i := range now.instances {
+			if known[i.name] {
+				continue
+			}
+			known[i.name] = true
+			for _, at := range t.logsOf(i.name) {
+				select {
+				case ch <- l.source(at, l.fresh(at, t, began)):
+				case <-l.ctx.Done():
+				}
+			}
+		}
+		return false, nil
+	})
 }
 
-// endOf is closed when the unit has ended for good or is gone.
-func (s *Supervisor) endOf(ctx context.Context, e *entry, follow bool) <-chan struct{} {
-	if !follow {
-		return nil
+// fresh are the options of a log that joins: its file may hold what an earlier
+// revision wrote.
+func (l *logReading) fresh(at place, t target, began time.Time) runtime.LogOptions {
+	o := runtime.LogOptions{Since: l.r.Since, Until: l.r.Until, Follow: true, Done: l.ends[t.entry]}
+	if began.After(o.Since) {
+		o.Since = began
+	}
+	return o
+}
+
+// endOf is closed when the place's unit has ended for good or is gone, or when
+// the time that is asked for is over.
+func (l *logReading) endOf(at place) <-chan struct{} {
+	for _, t := range l.targets {
+		if t.entry.unit.Name != at.unit {
+			continue
+		}
+		if l.ends[t.entry] == nil {
+			l.ends[t.entry] = l.await(t.entry)
+		}
+		return l.ends[t.entry]
+	}
+	return nil
+}
+
+func (l *logReading) await(e *entry) <-chan struct{} {
+	ctx, cancel := l.ctx, context.CancelFunc(func() {})
+	if !l.r.Until.IsZero() {
+		ctx, cancel = context.WithDeadline(ctx, l.r.Until)
 	}
 	done := make(chan struct{})
 	go func() {
+		defer cancel()
 		defer close(done)
-		_ = s.awaitSnapshot(ctx, func(snap *snapshot) (bool, error) {
+		_ = l.s.awaitSnapshot(ctx, func(snap *snapshot) (bool, error) {
 			return over(e, snap.find(e.unit.Name)), nil
 		})
 	}()
 	return done
 }
 
-// source is one container's log.
-type source struct {
-	at    place
-	lines iter.Seq2[runtime.LogLine, error]
-}
-
-func (s *source) line(l runtime.LogLine) api.LogLine {
-	return api.LogLine{Unit: s.at.unit, Instance: s.at.instance, Container: s.at.shown(), Time: l.Time, Stream: l.Stream, Partial: l.Partial, Text: l.Text}
-}
-
-func (s *source) copy(yield func(api.LogLine, error) bool) bool {
-	for l, err := range s.lines {
-		if !yield(s.line(l), err) {
-			return false
-		}
-	}
-	return true
-}
-
-// mergeStored merges what is in the files by time.
-func mergeStored(sources []source, tail int, yield func(api.LogLine, error) bool) {
-	type head struct {
-		line api.LogLine
-		next func() (runtime.LogLine, error, bool)
-		from *source
-	}
-	var heads []*head
-	var stops []func()
-	defer func() {
-		for _, stop := range stops {
-			stop()
-		}
-	}()
-	// advance keeps the heads that have a line; false ends the merge.
-	advance := func(h *head) (more, ok bool) {
-		l, err, valid := h.next()
-		if !valid {
-			return false, true
-		}
-		if err != nil {
-			return true, yield(api.LogLine{}, err)
-		}
-		h.line = h.from.line(l)
-		return true, true
-	}
-	for i := range sources {
-		next, stop := iter.Pull2(sources[i].lines)
-		stops = append(stops, stop)
-		h := &head{next: next, from: &sources[i]}
-		more, ok := advance(h)
-		if !ok {
-			return
-		}
-		if more {
-			heads = append(heads, h)
-		}
-	}
-	var last []api.LogLine // with a tail: what is to be yielded at the end
-	for len(heads) > 0 {
-		h := slices.MinFunc(heads, func(a, b *head) int { return a.line.Time.Compare(b.line.Time) })
-		if tail > 0 {
-			h.line.Text = slices.Clone(h.line.Text)
-			last = append(last, h.line)
-		} else if !yield(h.line, nil) {
-			return
-		}
-		more, ok := advance(h)
-		if !ok {
-			return
-		}
-		if !more {
-			heads = slices.DeleteFunc(heads, func(x *head) bool { return x == h })
-		}
-	}
-	for _, l := range last[max(0, len(last)-tail):] {
-		if !yield(l, nil) {
-			return
-		}
-	}
-}
-
-// lull is how long a live merge waits for a line that may be older than the
-// one it has.
-const lull = 20 * time.Millisecond
-
-// mergeLive merges files that still grow, and those that join: what stands
-// there by time, new lines nearly so. stop ends ctx, under which the sources
-// are read.
-func mergeLive(ctx context.Context, stop context.CancelFunc, sources []source, later <-chan source, yield func(api.LogLine, error) bool) {
-	type item struct {
-		line api.LogLine
-		err  error
-	}
-	all := make(chan item)
-	ended := make(chan struct{})
-	left := 0
-	follow := func(from source) {
-		left++
-		go func() {
-			defer func() { ended <- struct{}{} }()
-			from.copy(func(l api.LogLine, err error) bool {
-				l.Text = slices.Clone(l.Text)
-				select {
-				case all <- item{l, err}:
-					return true
-				case <-ctx.Done():
-					return false
-				}
-			})
-		}()
-	}
-	defer func() {
-		stop()
-		for later != nil {
-			if _, ok := <-later; !ok {
-				later = nil
-			}
-		}
-		for ; left > 0; left-- {
-			<-ended
-		}
-	}()
-	var held []item
-	flush := func() bool {
-		slices.SortStableFunc(held, func(a, b item) int { return a.line.Time.Compare(b.line.Time) })
-		for _, h := range held {
-			if !yield(h.line, h.err) {
-				return false
-			}
-		}
-		held = held[:0]
-		return true
-	}
-	for _, from := range sources {
-		follow(from)
-	}
-	for left > 0 || later != nil {
-		var quiet <-chan time.Time
-		if len(held) > 0 {
-			quiet = time.After(lull)
-		}
-		select {
-		case from, ok := <-later:
-			if ok {
-				follow(from)
-			} else {
-				later = nil
-			}
-		case i := <-all:
-			if held = append(held, i); (len(held) >= 4096 || left == 1) && !flush() {
-				return
-			}
-		case <-ended:
-			left--
-		case <-quiet:
-			if !flush() {
-				return
-			}
-		}
-	}
-	flush()
+// over tells whether the unit is gone, or has ended for good.
+func over(e, now *entry) bool {
+	return now == nil || now.serial != e.serial || now.final && now.live == 0
 }
 
 // Events yields stored events after seq, then, with follow, new ones as they come.

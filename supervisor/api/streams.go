@@ -134,7 +134,7 @@ func (c *Client) Pull(ctx context.Context, r PullRequest, started func(operation
 }
 
 func logsQuery(r LogsRequest) url.Values {
-	q := url.Values{"target": {r.Target}}
+	q := url.Values{"target": append([]string{r.Target}, r.More...)}
 	if r.Follow {
 		q.Set("follow", "1")
 	}
@@ -143,6 +143,15 @@ func logsQuery(r LogsRequest) url.Values {
 	}
 	if !r.Since.IsZero() {
 		q.Set("since", r.Since.Format(time.RFC3339Nano))
+	}
+	if !r.Until.IsZero() {
+		q.Set("until", r.Until.Format(time.RFC3339Nano))
+	}
+	if r.Previous {
+		q.Set("previous", "1")
+	}
+	if len(r.After) > 0 {
+		q["after"] = r.After
 	}
 	return q
 }

@@ -206,10 +206,14 @@ type ExecRequest struct {
 // LogsRequest selects output. GET /v1/logs, answered by frames, or JSON lines
 // of LogLine with format=json.
 type LogsRequest struct {
-	Target string    `json:"target"` // see SplitTarget
-	Follow bool      `json:"follow,omitempty"`
-	Tail   int       `json:"tail,omitempty"` // 0: all
-	Since  time.Time `json:"since,omitzero"`
+	Target   string    `json:"target"`         // see SplitTarget
+	More     []string  `json:"more,omitempty"` // further targets, all merged by time
+	Follow   bool      `json:"follow,omitempty"`
+	Tail     int       `json:"tail,omitempty"` // so many lines of the end, of all targets together; 0: all
+	Since    time.Time `json:"since,omitzero"`
+	Until    time.Time `json:"until,omitzero"`
+	Previous bool      `json:"previous,omitempty"` // of each instance the run before the one that is up
+	After    []string  `json:"after,omitempty"`    // cursors, see Cursor: only what comes behind them
 }
 
 // LogLine is one record of output.
@@ -226,10 +230,12 @@ type LogLine struct {
 // Event is something that happened. GET /v1/events?since=SEQ&follow=1 gives
 // JSON lines; Seq only grows, also across daemon restarts.
 type Event struct {
+	Run       string    `json:"run,omitempty"`
 	Seq       uint64         `json:"seq"`
 	Time      time.Time      `json:"time"`
 	Type      string         `json:"type"` // supervisor/event lists them
 	Unit      string         `json:"unit,omitempty"`
+	Cursor    string    `json:"cursor,omitempty"` // behind this line, for LogsRequest.After
 	Instance  string         `json:"instance,omitempty"`
 	Run       string         `json:"run,omitempty"`
 	Container string         `json:"container,omitempty"` // if it concerns one of several

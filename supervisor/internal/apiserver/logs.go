@@ -27,6 +27,11 @@ func (s *Server) getLogs(w http.ResponseWriter, r *http.Request) error {
 	if req.Target, err = s.target(req.Target); err != nil {
 		return err
 	}
+	for i := range req.More {
+		if req.More[i], err = s.target(req.More[i]); err != nil {
+			return err
+		}
+	}
 	lines := q.Get("format") == "json"
 	out := newStream(w, framesType)
 	if lines {
@@ -58,7 +63,17 @@ func (s *Server) getLogs(w http.ResponseWriter, r *http.Request) error {
 }
 
 func logsRequest(q url.Values) (api.LogsRequest, error) {
-	req := api.LogsRequest{Target: q.Get("target"), Follow: q.Get("follow") == "1"}
+	req := api.LogsRequest{Follow: q.Get("follow") == "1", Previous: q.Get("previous") == "1", After: q["after"]}
+	for _, target := range q["target"] {
+		switch {
+		case target == "":
+			return req, fmt.Errorf("%w: target is not set", api.ErrInvalid)
+		case req.Target == "":
+			req.Target = target
+		default:
+			req.More = append(req.More, target)
+		}
+	}
 	if req.Target == "" {
 		return req, fmt.Errorf("%w: target is not set", api.ErrInvalid)
 	}
@@ -69,12 +84,16 @@ func logsRequest(q url.Values) (api.LogsRequest, error) {
 		}
 		req.Tail = n
 	}
-	if v := q.Get("since"); v != "" {
+	for name, to := range map[string]*time.Time{"since": &req.Since, "until": &req.Until} {
+		v := q.Get(name)
+		if v == "" {
+			continue
+		}
 		t, err := time.Parse(time.RFC3339Nano, v)
 		if err != nil {
-			return req, fmt.Errorf("%w since: %q", api.ErrInvalid, v)
+			return req, fmt.Errorf("%w %s: %q", api.ErrInvalid, name, v)
 		}
-		req.Since = t
+		*to = t
 	}
 	return req, nil
 }
