@@ -57,6 +57,16 @@ type Config struct {
 	// GroupAdd are further groups of the user, by name or number, looked up in the rootfs.
 	GroupAdd []string `json:"group_add,omitempty"`
 
+	// Devices are further devices of the host: their nodes and the permission to use them.
+	Devices []Device `json:"devices,omitempty"`
+
+	// Privileged gives it every device of the host.
+	Privileged bool `json:"privileged,omitempty"`
+
+	// SELinux is "disable", or parts of a label ("type:container_init_t level:s0:c1,c2") that
+	// differ from the default one, where the host has SELinux.
+	SELinux string `json:"selinux,omitempty"`
+
 	// OOM is "process" if the kernel may kill a single process for lack of memory;
 	// otherwise it kills the whole container.
 	OOM string `json:"oom,omitempty"`
@@ -80,6 +90,17 @@ type Config struct {
 // ID is the container's name for the keeper and in the cgroup tree,
 // "web.1-7f3k.app".
 func (c *Config) ID() string { return c.Run + "." + c.Container }
+
+// Device is a device node of the host, or a folder with some of them. The node inside is
+// like the host's but for what is set here.
+type Device struct {
+	Source      string  `json:"source"`
+	Target      string  `json:"target"`
+	Permissions string  `json:"permissions"` // some of "rwm"
+	Mode        *uint32 `json:"mode,omitempty"`
+	UID         *uint32 `json:"uid,omitempty"`
+	GID         *uint32 `json:"gid,omitempty"`
+}
 
 // Populate copies Path of the rootfs (contents, modes, owners) into the host
 // folder Into, if Into is empty.
@@ -115,6 +136,7 @@ type Process struct {
 	Rows, Columns uint16
 
 	Privileged bool // all capabilities, and no seccomp filter
+	Detach     bool // Exec returns once it runs; the Exit then says nothing
 }
 
 // IDMap maps the ids 0 to Size-1 of a user namespace to the host's from HostID.

@@ -193,10 +193,9 @@ func isIPCSysctl(name string) bool {
 // host and is refused. It gives the name with dots.
 func parseSysctl(name, value string) (string, error) {
 	if dot, slash := strings.IndexByte(name, '.'), strings.IndexByte(name, '/'); slash >= 0 && (dot < 0 || slash < dot) {
-		name = strings.NewReplacer("/", ".", ".", "/").Replace(name) // as sysctl(8) takes them: net/ipv4/conf/eth0.1/forwarding
+		name = strings.NewReplacer("/", ".", ".", "/").Replace(name) // as sysctl(8) takes them too
 	}
-	proper := all(strings.ReplaceAll(name, "/", ""), isWord) && !strings.Contains(name, "..") && !strings.Contains(name, "./") && !strings.Contains(name, "/.") &&
-		strings.Trim(name, "./") == name
+	proper := all(name, isWord) && !strings.Contains(name, "..") && strings.Trim(name, ".") == name
 	switch {
 	case !proper:
 		return "", faultf("write it like net.core.somaxconn", "%q is not a kernel parameter", name)
