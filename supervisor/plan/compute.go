@@ -135,6 +135,7 @@ func (p *planner) tend(u *wanted, s *slot, blocked string, turn *slot) {
 	for i, r := range s.live {
 		switch {
 		case i == keep:
+			p.adjust(u, s, r)
 		case keep >= 0:
 			p.stop(u, s, r, "run "+s.live[keep].ID+" took its place")
 		case r.Phase == Stopping:
@@ -324,8 +325,10 @@ func backoff(u *wanted, s *slot, a Attempts) string {
 }
 
 // attempt counts for people.
-func attempt(u *wanted, a Attempts) string {
-	if most := u.Unit.Restart.MaxAttempts; most > 0 {
+func attempt(u *wanted, a Attempts) string { return attemptOf(u.Unit.Restart, a) }
+
+func attemptOf(p unit.RestartPolicy, a Attempts) string {
+	if most := p.MaxAttempts; most > 0 {
 		return fmt.Sprintf("attempt %d of %d", len(a.Starts), most)
 	}
 	return "attempt " + strconv.Itoa(a.Failures)

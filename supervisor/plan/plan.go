@@ -63,10 +63,12 @@ type Run struct {
 	Phase     Phase
 	StartedAt time.Time
 	EndedAt   time.Time
-	Clean     bool   // exited with code 0
-	Code      int    // exit code; -1 if a signal or unknown
-	Stopped   bool   // it ended because it was asked to: no failure, whatever its code
-	Error     string // of a Failed run: the step and its cause
+	Clean     bool      // exited with code 0
+	Code      int       // exit code; -1 if a signal or unknown
+	Stopped   bool      // it ended because it was asked to: no failure, whatever its code
+	Error     string    // of a Failed run: the step and its cause
+	Limits    string    // what it has, see unit.LimitsOf; empty: not known, and left alone
+	UpdateAt  time.Time // not before: its last Update has failed
 }
 
 // Attempts is what neither kernel nor unit files know about an instance.
@@ -99,7 +101,7 @@ type Action struct {
 	Reason   string `json:"reason"`
 }
 
-// Kind of an action.
+// Kind of an action; Update stands in update.go.
 type Kind string
 
 // Start pulls if needed and starts a new run of Instance. Stop ends a run

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/wherry-run/wherry/cgroup"
 )
 
 // Change is one field that differs between two units.
@@ -23,14 +25,15 @@ type Change struct {
 func Equal(a, b Unit) bool { return bytesOf(a) == bytesOf(b) }
 
 // SameRun tells whether a run of a is as good as one of b: the units differ at
-// most in how many there are, what they wait for, when they are restarted, how
-// they are labelled and who pulls their images.
+// most in how many there are, what they wait for, when they are restarted, how they are
+// labelled, who pulls their images, and in limits, which can be changed while they run.
 func SameRun(a, b Unit) bool {
 	for _, u := range []*Unit{&a, &b} {
 		u.Replicas, u.Restart, u.DependsOn, u.Labels = 0, RestartPolicy{}, nil, nil
 		u.Containers = slices.Clone(u.Containers)
 		for i := range u.Containers {
 			u.Containers[i].RegistryAuth = RegistryAuth{}
+			u.Containers[i].Limits = cgroup.Limits{} // which can be changed while it runs
 		}
 	}
 	return Equal(a, b)
@@ -189,9 +192,7 @@ func (f *flat) container(c Container) {
 	f.pairs("environment", c.Environment)
 	f.add("working_dir", c.WorkingDir)
 	f.add("user", c.User)
-	f.size("limits.memory", c.Limits.Memory)
-	f.float("limits.cpus", c.Limits.CPUs)
-	f.number("limits.pids", c.Limits.Pids)
+	f.limits(c.Limits)
 	for _, v := range c.Volumes {
 		f.add("volumes."+v.Target, v.Type+" "+strings.TrimPrefix(v.String(), "tmpfs "))
 	}

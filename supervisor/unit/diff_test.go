@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"reflect"
 	"testing"
+
+	"github.com/wherry-run/wherry/cgroup"
 )
 
 // change alters the value a little and gives back how to undo it.
@@ -24,7 +26,13 @@ func change(v reflect.Value) (undo func()) {
 	case reflect.Slice:
 		v.SetBytes([]byte("[]"))
 	case reflect.Map:
+		if v.Type() == reflect.TypeFor[map[string]int64]() {
+			v.Set(reflect.ValueOf(map[string]int64{"2MB": 2 << 20}))
+			break
+		}
 		v.Set(reflect.ValueOf(map[string]string{"new": "value"}))
+	case reflect.Uint16, reflect.Uint64:
+		v.SetUint(v.Uint() + 128)
 	default:
 		panic(v.Kind())
 	}
@@ -67,6 +75,9 @@ func TestDiffSeesEveryField(t *testing.T) {
 		c.Devices, c.CDI = []Device{{Source: "/dev/a", Target: "/dev/b", Permissions: "rw"}}, []string{"a.b/c=d"}
 		c.SeccompProfile = json.RawMessage("{}")
 		c.Ulimits, c.GroupAdd = []Ulimit{{Name: "nofile"}}, []string{"a"}
+		io := &c.Limits.IO
+		io.ReadBytes, io.WriteBytes = []cgroup.Rate{{Device: "/dev/a", Rate: 1}}, []cgroup.Rate{{Device: "/dev/a", Rate: 1}}
+		io.Reads, io.Writes = []cgroup.Rate{{Device: "/dev/a", Rate: 1}}, []cgroup.Rate{{Device: "/dev/a", Rate: 1}}
 		c.PostStart, c.PreStop = []Hook{{Command: []string{"a"}}}, []Hook{{Command: []string{"b"}}}
 		return u
 	}
@@ -130,6 +141,12 @@ func TestSameRun(t *testing.T) {
 		{"credentials", func(u *Unit) {
 			u.Containers = []Container{{Name: "app", Image: "nginx", RegistryAuth: RegistryAuth{TokenFile: "/t"}}}
 		}, true},
+		{"limits", func(u *Unit) {
+			u.Containers = []Container{{Name: "app", Image: "nginx", Limits: cgroup.Limits{Memory: 1 << 30, Pids: 5}}}
+		}, true},
+		{"oom", func(u *Unit) {
+			u.Containers = []Container{{Name: "app", Image: "nginx", OOM: "process"}}
+		}, false},
 		{"quota", func(u *Unit) {
 			u.Containers = []Container{{Name: "app", Image: "nginx", StorageOpt: StorageOpt{Size: 1 << 30}}}
 		}, false},

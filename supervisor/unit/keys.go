@@ -2,8 +2,6 @@ package unit
 
 import (
 	"slices"
-
-	"github.com/wherry-run/wherry/cgroup"
 )
 
 // later is a key that design knows and this version does not read yet.
@@ -43,7 +41,6 @@ var unitTable = table[draft]{
 		known("working_dir", "path", "the image's", "The folder the program starts in.", (*reader).setWorkingDir),
 		known("user", "user[:group]", "the image's", "Who runs it, by names or ids.", (*reader).setUser),
 		known("replicas", "number", "1", "How many instances run side by side.", (*reader).setReplicas),
-		into("resources", "What it may use.", resourcesTable, func(d *draft) *cgroup.Limits { return &d.app.Limits }),
 		known("network", "word", "bridge", "bridge, host or none.", (*reader).setNetwork),
 		withKeys(known("ports", "list of ports", "", "Ports published on the host: 80, \"8080:80\", \"127.0.0.1:8080:80/udp\", \"8000-8002:8000-8002\" or maps. Without a host port a free one is taken. Replicas share a port.",
 			(*reader).setPorts), portTable.keys()),
@@ -65,32 +62,32 @@ var unitTable = table[draft]{
 		into("storage_opt", "Bounds of what it writes to its own root file system.", storageTable, func(d *draft) *StorageOpt { return &d.app.StorageOpt }),
 		into("logging", "Bounds of the log files.", loggingTable, func(d *draft) *Logging { return &d.app.Logging }),
 		known("labels", "map or list", "", "Words of your own.", (*reader).setLabels),
-	}, lift(unitOpenings, func(d *draft) *Unit { return &d.unit }), lift(containerOpenings, func(d *draft) *Container { return d.app }), []field[draft]{
-		later[draft]("parameters", "map", "Typed values for ${NAME}."),
-		later[draft]("environments", "map", "Values of parameters by environment."),
-		later[draft]("oom", "word", "What the kernel kills when memory runs out."),
-		later[draft]("secrets", "list", "Secret files."),
-		later[draft]("configs", "list", "Configuration files."),
-		later[draft]("probes", "map", "Checks of start, life and readiness."),
-		later[draft]("update_config", "map", "How a new revision replaces the old one."),
-		later[draft]("revision_history_limit", "number", "How many revisions are kept."),
-		later[draft]("post_start", "list", "Commands after a start."),
-		later[draft]("pre_stop", "list", "Commands before a stop."),
-		later[draft]("containers", "map", "Several containers in one unit."),
-		later[draft]("backoff_limit", "number", "Of a job: how often it is tried again."),
-		later[draft]("active_deadline", "duration", "Of a job: how long it may take."),
-		later[draft]("ttl_after_finished", "duration", "Of a job: how long it is kept."),
-		later[draft]("schedule", "cron", "Of a cron job: when it runs."),
-		later[draft]("time_zone", "word", "Of a cron job."),
-		later[draft]("concurrency_policy", "word", "Of a cron job: what a run does that finds one running."),
-		later[draft]("starting_deadline", "duration", "Of a cron job: how late it may start."),
-		later[draft]("suspend", "boolean", "Of a cron job: not to run for now."),
-		later[draft]("persistent", "boolean", "Of a cron job: to make up for missed runs."),
-		later[draft]("randomized_delay", "duration", "Of a cron job: to spread starts."),
-		later[draft]("successful_jobs_history_limit", "number", "Of a cron job."),
-		later[draft]("failed_jobs_history_limit", "number", "Of a cron job."),
-	}),
-	elsewhere: merged(openingsElsewhere, map[string]string{
+	}, lift(unitOpenings, func(d *draft) *Unit { return &d.unit }), lift(containerLimits, func(d *draft) *Container { return d.app }),
+		lift(containerOpenings, func(d *draft) *Container { return d.app }), []field[draft]{
+			later[draft]("parameters", "map", "Typed values for ${NAME}."),
+			later[draft]("environments", "map", "Values of parameters by environment."),
+			later[draft]("secrets", "list", "Secret files."),
+			later[draft]("configs", "list", "Configuration files."),
+			later[draft]("probes", "map", "Checks of start, life and readiness."),
+			later[draft]("update_config", "map", "How a new revision replaces the old one."),
+			later[draft]("revision_history_limit", "number", "How many revisions are kept."),
+			later[draft]("post_start", "list", "Commands after a start."),
+			later[draft]("pre_stop", "list", "Commands before a stop."),
+			later[draft]("containers", "map", "Several containers in one unit."),
+			later[draft]("backoff_limit", "number", "Of a job: how often it is tried again."),
+			later[draft]("active_deadline", "duration", "Of a job: how long it may take."),
+			later[draft]("ttl_after_finished", "duration", "Of a job: how long it is kept."),
+			later[draft]("schedule", "cron", "Of a cron job: when it runs."),
+			later[draft]("time_zone", "word", "Of a cron job."),
+			later[draft]("concurrency_policy", "word", "Of a cron job: what a run does that finds one running."),
+			later[draft]("starting_deadline", "duration", "Of a cron job: how late it may start."),
+			later[draft]("suspend", "boolean", "Of a cron job: not to run for now."),
+			later[draft]("persistent", "boolean", "Of a cron job: to make up for missed runs."),
+			later[draft]("randomized_delay", "duration", "Of a cron job: to spread starts."),
+			later[draft]("successful_jobs_history_limit", "number", "Of a cron job."),
+			later[draft]("failed_jobs_history_limit", "number", "Of a cron job."),
+		}),
+	elsewhere: merged(merged(openingsElsewhere, limitsElsewhere), map[string]string{
 		"args": "write command", "cmd": "write command", "env": "write environment", "container_name": "write name",
 		"healthcheck": "write probes", "deploy": "its keys stand at the top: replicas, resources, restart_policy",
 		"build": "wherry builds no images", "services": "write one unit a file, its keys at the top",
@@ -107,41 +104,6 @@ var unitTable = table[draft]{
 func withKeys[T any](f field[T], keys []Key) field[T] {
 	f.Keys = keys
 	return f
-}
-
-var resourcesTable = table[cgroup.Limits]{fields: []field[cgroup.Limits]{
-	into("limits", "What it may use at most.", limitsTable, func(l *cgroup.Limits) *cgroup.Limits { return l }),
-	later[cgroup.Limits]("reservations", "map", "What is set aside for it."),
-}}
-
-// leastMemory is what Docker asks for as well: with less, a container hardly
-// gets through its own start.
-const leastMemory = 6 << 20
-
-const (
-	leastCPUs, mostCPUs = 0.01, 4096
-	mostPids            = 1 << 22
-)
-
-var limitsTable = table[cgroup.Limits]{fields: []field[cgroup.Limits]{
-	known("cpus", "number", "no limit", "Processors, 1.5 for one and a half.", func(p *reader, n *node, l *cgroup.Limits) {
-		l.CPUs, _ = p.float(n, leastCPUs, mostCPUs)
-	}),
-	known("memory", "size", "no limit", "Memory, page cache included.", func(p *reader, n *node, l *cgroup.Limits) {
-		l.Memory, _ = parsed(p, n, parseMemory)
-	}),
-	known("pids", "number", "no limit", "Processes and threads.", func(p *reader, n *node, l *cgroup.Limits) {
-		l.Pids, _ = p.integer(n, 1, mostPids)
-	}),
-	later[cgroup.Limits]("memory_high", "size", "Where the kernel begins to slow it down."),
-}}
-
-func parseMemory(text string) (int64, error) {
-	bytes, err := ParseSize(text)
-	if err == nil && bytes < leastMemory {
-		err = faultf("the least is "+Size(leastMemory).String(), "%s is too little", text)
-	}
-	return bytes, err
 }
 
 var loggingTable = table[Logging]{

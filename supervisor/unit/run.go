@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
-	"strconv"
 	"strings"
 )
 
@@ -28,7 +27,9 @@ type RunFlags struct {
 	User        string
 	Memory      string // "512m"; a bare number is bytes, as in Docker
 	CPUs        string
-	PidsLimit   string // 0 or -1: no limit
+	PidsLimit   string     // 0 or -1: no limit
+	Limits      LimitFlags // the other ones
+	OOM         string     // group (the default), process
 	StopSignal  string
 	StopTimeout string // seconds, or a duration
 	Pull        string
@@ -126,21 +127,8 @@ func take[T any](r *runner, flag, text string, to *T, parse func(string) (T, err
 }
 
 func (r *runner) limits() {
-	f, l := r.flags, &r.app.Limits
-	take(r, "--memory", f.Memory, &l.Memory, func(text string) (int64, error) {
-		if strings.Trim(text, "0123456789") == "" {
-			text += "B"
-		}
-		return parseMemory(text)
-	})
-	take(r, "--cpus", f.CPUs, &l.CPUs, func(text string) (float64, error) { return parseFloat(text, leastCPUs, mostCPUs) })
-	take(r, "--pids-limit", f.PidsLimit, &l.Pids, func(text string) (int64, error) {
-		n, err := strconv.ParseInt(text, 10, 64)
-		if err != nil || n < -1 || n > mostPids {
-			return 0, faultf("", "%q is not a number of processes", text)
-		}
-		return max(n, 0), nil
-	})
+	f := r.flags
+	r.limitFlags()
 	for _, option := range f.LogOpts {
 		name, value, _ := strings.Cut(option, "=")
 		switch name {

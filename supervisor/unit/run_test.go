@@ -71,7 +71,7 @@ func TestFromRunDefaults(t *testing.T) {
 
 func TestFromRunErrors(t *testing.T) {
 	_, err := FromRun(RunFlags{
-		Name: "Web", Image: "", Restart: "sometimes", Network: "mine", WorkingDir: "rel", User: "a b", Memory: "512", CPUs: "0",
+		Name: "Web", Image: "", Restart: "sometimes", Network: "mine", WorkingDir: "rel", User: "a b", Memory: "512", CPUs: "5000",
 		PidsLimit: "x", StopSignal: "NOPE", StopTimeout: "1y", Pull: "maybe", Ports: []string{"80:80:80:80", "1:1", "1:2"},
 		Volumes: []string{"./x:/x", "/y", "/y"}, Tmpfs: []string{"/t:size=1", "/t:huge"}, CapAdd: []string{"FOO"}, Labels: []string{"=x"},
 		Env: []string{"A", "=b"}, EnvFiles: []string{"gone"}, LogOpts: []string{"tag=x", "max-file=0"}, StorageOpts: []string{"size=0", "inodes=5"},
@@ -91,7 +91,7 @@ image: "" is not an image, write it like nginx:1.27 or host/path:tag
 --stop-timeout: "1y" is not a duration, write it like 1m30s; the units are ms, s, m and h
 --pull: "maybe" is unknown, it is missing, always, never or newer
 --memory: 512B is too little, the least is 6MiB
---cpus: 0 is out of range, it goes from 0.01 to 4096
+--cpus: 5000 is out of range, it goes from 0.01 to 4096
 --pids-limit: "x" is not a number of processes
 --log-opt: unknown option "tag", they are max-size and max-file
 --log-opt max-file: "0" is not a number of files, it goes from 1 to 1000
