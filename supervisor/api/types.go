@@ -221,21 +221,21 @@ type LogLine struct {
 	Unit      string    `json:"unit"`
 	Instance  string    `json:"instance"`
 	Container string    `json:"container,omitempty"` // if the run has several
+	Run       string    `json:"run,omitempty"`
 	Time      time.Time `json:"time"`
 	Stream    string    `json:"stream"`
 	Partial   bool      `json:"partial,omitempty"`
 	Text      []byte    `json:"text"`
+	Cursor    string    `json:"cursor,omitempty"` // behind this line, for LogsRequest.After
 }
 
 // Event is something that happened. GET /v1/events?since=SEQ&follow=1 gives
 // JSON lines; Seq only grows, also across daemon restarts.
 type Event struct {
-	Run       string    `json:"run,omitempty"`
 	Seq       uint64         `json:"seq"`
 	Time      time.Time      `json:"time"`
 	Type      string         `json:"type"` // supervisor/event lists them
 	Unit      string         `json:"unit,omitempty"`
-	Cursor    string    `json:"cursor,omitempty"` // behind this line, for LogsRequest.After
 	Instance  string         `json:"instance,omitempty"`
 	Run       string         `json:"run,omitempty"`
 	Container string         `json:"container,omitempty"` // if it concerns one of several
