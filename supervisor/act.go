@@ -217,10 +217,7 @@ func (m intend) one(l *loop, name string) {
 	}
 	for _, r := range l.runs {
 		if a := l.work[r.Run]; r.Unit.Name == name && a != nil && a.kind == string(plan.Stop) {
-			select {
-			case a.hurry <- *hurry:
-			default: // an earlier hurry has not been taken yet
-			}
+			a.haste.limit(*hurry)
 		}
 	}
 }

@@ -95,32 +95,26 @@ func (l *loop) newWanted(rec state.Unit, revs []state.Revision) *wanted {
 
 // adopt takes over the runs that the keeper knows and returns the ids of those
 // that nobody can use.
+//
+// A run of which a container has been started goes on from there, whether it was up,
+// half started or half stopped: what is missing is started or stopped by the plan as if
+// the daemon had been there all the time. A container that was being made at the daemon's
+// death is undone and made again; a run that has nothing else is undone as a whole.
 func (l *loop) adopt(found []runtime.Status, records map[string]record) map[string]bool {
 	leftovers := map[string]bool{}
-	known := map[string]bool{}
+	known := map[string][]runtime.Status{}
 	for _, st := range found {
-		known[st.Run] = true
-		rec := records[st.Run]
-		if rec.Run == "" || st.State == runtime.Creating || st.Container != container {
-			leftovers[st.Run] = true
+		known[st.Run] = append(known[st.Run], st)
+	}
+	for _, id := range slices.Sorted(maps.Keys(known)) {
+		if rec := records[id]; rec.Run == "" || !usable(&rec, known[id]) {
+			leftovers[id] = true
 			continue
 		}
-		l.rebuild(rec)
-		r := &run{record: rec, phase: plan.Up, status: st, startedAt: st.StartedAt}
-		if r.startedAt.IsZero() {
-			r.startedAt = rec.At
-		}
-		l.runs[st.Run] = r
-		if st.State == runtime.Exited && st.Exit != nil {
-			r.stopped = l.units[rec.Unit.Name].rec.Intent != plan.Running
-			l.ended(r, *st.Exit)
-			continue
-		}
-		l.event(api.Event{Type: event.Adopt, Unit: rec.Unit.Name, Instance: rec.Instance, Run: st.Run,
-			Message: "found running", Fields: map[string]any{"pid": st.Pid}})
+		l.adoptRun(records[id], known[id])
 	}
 	for id, rec := range records {
-		if known[id] {
+		if known[id] != nil {
 			continue
 		}
 		leftovers[id] = true
@@ -131,10 +125,87 @@ func (l *loop) adopt(found []runtime.Status, records map[string]record) map[stri
 	return leftovers
 }
 
+// usable tells whether the run can go on with what the keeper knows of it.
+func usable(rec *record, found []runtime.Status) bool {
+	settled := false
+	for _, st := range found {
+		if rec.Revision.Definition.Container(st.Container) == nil {
+			return false
+		}
+		settled = settled || st.State != runtime.Creating
+	}
+	return settled
+}
+
+// adoptRun makes a run of what is found of it.
+func (l *loop) adoptRun(rec record, found []runtime.Status) {
+	l.rebuild(rec)
+	r := &run{record: rec, phase: plan.Up, ready: true, reason: "found half started"}
+	r.members = newMembers(&r.record)
+	l.runs[rec.Run] = r
+	for _, m := range r.members {
+		if a := l.attempts[r.attemptsKey(m)]; a.Within == rec.Run {
+			m.attempts, m.restarts, m.again = a.Attempts, a.Restarts, true
+		}
+	}
+	ended := map[*member]*runtime.Exit{}
+	for _, st := range found {
+		m := r.member(st.Container)
+		m.again = true
+		if st.State == runtime.Creating {
+			continue
+		}
+		m.phase = plan.ContainerUp
+		m.started(st)
+		if st.StartedAt.IsZero() {
+			m.startedAt = rec.At
+		}
+		if st.State == runtime.Exited && st.Exit != nil {
+			ended[m] = st.Exit
+		}
+	}
+	for _, m := range r.members {
+		if !m.began && rec.Revision.Definition.Essential(m.def) {
+			r.phase = plan.Starting
+		}
+	}
+	if r.phase == plan.Up {
+		l.noteStarted(r)
+	}
+	if len(ended) < len(r.members) {
+		l.event(api.Event{Type: event.Adopt, Unit: rec.Unit.Name, Instance: rec.Instance, Run: rec.Run,
+			Message: map[bool]string{true: "found running", false: "found half started"}[r.phase == plan.Up],
+			Fields:  map[string]any{"pid": r.leading().status.Pid}})
+	}
+	r.stopped = len(ended) > 0 && l.units[rec.Unit.Name].rec.Intent != plan.Running
+	l.adoptExits(r, ended)
+}
+
+// adoptExits counts what ended while no daemon was there, each end once.
+func (l *loop) adoptExits(r *run, ended map[*member]*runtime.Exit) {
+	// All are known before the first is judged: the run's end is that of the
+	// one that ended first.
+	r.ready = false
+	for _, m := range r.members {
+		if x := ended[m]; x != nil {
+			if r.several() && m.attempts.Run == startKey(r.Run, m) { // counted, and told, by an earlier daemon
+				_ = m.move(plan.ContainerExited)
+				m.ended(*x)
+				continue
+			}
+			l.memberEnded(r, m, *x)
+		}
+	}
+	r.ready = true
+	if len(ended) == len(r.members) && r.phase == plan.Up {
+		l.conduct(r) // otherwise once the loop runs
+	}
+}
+
 // rebooted counts a run that a reboot ended: what is to run once does not run
 // again because the host went down.
 func (l *loop) rebooted(rec record) {
-	r := &run{record: rec, phase: plan.Exited, startedAt: rec.At, endedAt: time.Now(),
+	r := &run{record: rec, members: newMembers(&rec), phase: plan.Exited, startedAt: rec.At, endedAt: time.Now(),
 		exit: &runtime.Exit{Unknown: true, Cause: "the host was restarted"}}
 	l.count(r)
 }
@@ -158,7 +229,8 @@ func (l *loop) strayLeases(leftovers map[string]bool) error {
 		return fmt.Errorf("image leases: %w", err)
 	}
 	for _, id := range leases {
-		if l.runs[id] != nil || leftovers[id] {
+		run, _ := splitID(id)
+		if l.runs[id] != nil || leftovers[id] || l.runs[run] != nil || leftovers[run] {
 			continue
 		}
 		if err := l.img.Release(id); err != nil {

@@ -187,7 +187,7 @@ func (m *applyFiles) one(l *loop, p *proposal, c api.UnitChange) {
 	var w *wanted
 	if old != nil && unit.SameRun(*old.def(), p.unit) {
 		was := old.revision()
-		rev.Same, rev.Digest, rev.Stale = cmp.Or(was.Same, was.Number), was.Digest, was.Stale
+		rev.Same, rev.Digest, rev.Digests, rev.Stale = cmp.Or(was.Same, was.Number), was.Digest, was.Digests, was.Stale
 	}
 	if old == nil {
 		w = l.newWanted(state.Unit{Name: name, Intent: plan.Running, CreatedAt: now}, nil)
@@ -377,15 +377,15 @@ func checkRun(u *unit.Unit, logging unit.Logging) error {
 		u.Restart = unit.DefaultRestart()
 		u.Restart.Condition = unit.Never
 	}
-	orDefault(&c.Name, container)
+	orDefault(&c.Name, unit.OnlyContainer)
 	orDefault(&c.PullPolicy, "missing")
 	orDefault(&c.Logging.MaxSize, logging.MaxSize)
 	orDefault(&c.Logging.MaxFile, logging.MaxFile)
 	if !slices.Contains([]string{"bridge", "host", "none"}, u.Network) {
 		return invalid("unit %s: network %s: one of bridge, host, none", u.Name, u.Network)
 	}
-	if c.Name != container {
-		return invalid("unit %s: container %s: not supported yet: it must be named %s", u.Name, c.Name, container)
+	if c.Name != unit.OnlyContainer {
+		return invalid("unit %s: container %s: it must be named %s", u.Name, c.Name, unit.OnlyContainer)
 	}
 	for i := range u.Ports {
 		orDefault(&u.Ports[i].Protocol, "tcp")

@@ -7,11 +7,13 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/wherry-run/wherry/runtime"
 	"github.com/wherry-run/wherry/supervisor/api"
 	"github.com/wherry-run/wherry/supervisor/event"
+	"github.com/wherry-run/wherry/supervisor/unit"
 )
 
 // cleanup removes everything of a run, whatever of it there is. It needs only
@@ -25,22 +27,44 @@ type cleanup struct {
 // once tries every step, also after one failed. The run's folder goes last and
 // only if all else is gone: as long as it is there, the next daemon tries again.
 func (c cleanup) once(ctx context.Context) error {
+	names, err := c.containers(ctx)
+	if err != nil {
+		return err
+	}
+	steps := make([]step, 0, 4+2*len(names))
+	for _, name := range slices.Backward(names) {
+		steps = append(steps, step{stepContainer, func(ctx context.Context) error { return c.container(ctx, name) }})
+	}
+	steps = append(steps,
+		step{stepDetach, func(ctx context.Context) error { return c.s.net.Detach(ctx, c.run) }},
+		step{stepLetGo, func(ctx context.Context) error { return c.s.rt.ReleaseNamespaces(ctx, c.run) }})
+	for _, name := range names {
+		steps = append(steps, step{stepRelease, func(context.Context) error { return c.s.img.Release(containerID(c.run, name)) }})
+	}
+	// Before runs could have several containers, the lease had the run's name.
+	steps = append(steps, step{stepRelease, func(context.Context) error { return c.s.img.Release(c.run) }})
+	return c.all(ctx, steps, step{stepFolder, func(context.Context) error { return c.discard(c.s.paths.run(c.run), c.run) }})
+}
+
+// member removes what belongs to one of the run's containers, so that it can be
+// started again. Its anonymous volumes stay: they live as long as the run.
+func (c cleanup) member(ctx context.Context, name string) error {
+	dir := c.s.paths.container(c.run, name)
+	return c.all(ctx, []step{
+		{stepContainer, func(ctx context.Context) error { return c.container(ctx, name) }},
+		{stepRelease, func(context.Context) error { return c.s.img.Release(containerID(c.run, name)) }},
+	}, step{stepFolder, func(context.Context) error {
+		return errors.Join(c.discard(filepath.Join(dir, "upper"), containerID(c.run, name)), os.RemoveAll(filepath.Join(dir, "work")))
+	}})
+}
+
+// all does the steps, and the last one if none of them failed.
+func (c cleanup) all(ctx context.Context, steps []step, last step) error {
 	var errs []error
-	for _, step := range []struct {
-		name string
-		do   func(context.Context) error
-	}{
-		{stepContainer, c.container},
-		{stepDetach, func(ctx context.Context) error { return c.s.net.Detach(ctx, c.run) }},
-		{stepLetGo, func(ctx context.Context) error { return c.s.rt.ReleaseNamespaces(ctx, c.run) }},
-		{stepRelease, func(context.Context) error { return c.s.img.Release(c.run) }},
-		{stepFolder, func(context.Context) error {
-			if len(errs) > 0 {
-				return nil
-			}
-			return c.discard()
-		}},
-	} {
+	for i, step := range append(steps, last) {
+		if i == len(steps) && len(errs) > 0 {
+			break
+		}
 		if c.s.fault(step.name) {
 			return errDied
 		}
@@ -54,16 +78,35 @@ func (c cleanup) once(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// discard takes the folder away at once and deletes it in the background: a
+// containers are the names of the run's containers in the order of their start. If nobody
+// can read them any more, they are those that the keeper knows.
+func (c cleanup) containers(ctx context.Context) (names []string, err error) {
+	rec, err := readRecord(c.s.paths, c.run)
+	if err == nil {
+		for _, con := range unit.StartOrder(rec.Revision.Definition.Containers) {
+			names = append(names, con.Name)
+		}
+		return names, nil
+	}
+	all, err := c.s.rt.List(ctx)
+	for _, st := range all {
+		if st.Run == c.run {
+			names = append(names, st.Container)
+		}
+	}
+	return names, err
+}
+
+// discard takes a folder away at once and deletes it in the background: a
 // container may have written a million files, and nobody needs to wait for that.
-func (c cleanup) discard() error {
-	trash := filepath.Join(c.s.paths.runs(), trashPrefix+c.run)
-	err := os.Rename(c.s.paths.run(c.run), trash)
+func (c cleanup) discard(dir, name string) error {
+	trash := filepath.Join(c.s.paths.runs(), trashPrefix+name)
+	err := os.Rename(dir, trash)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
-		return os.RemoveAll(c.s.paths.run(c.run))
+		return os.RemoveAll(dir)
 	}
 	c.s.background.Go(func() { c.s.empty(trash) })
 	return nil
@@ -86,9 +129,9 @@ func (s *Supervisor) empty(trash string) {
 	}
 }
 
-// container ends and forgets the container, if the keeper knows one.
-func (c cleanup) container(ctx context.Context) error {
-	id := c.run + "." + container
+// container ends and forgets a container, if the keeper knows it.
+func (c cleanup) container(ctx context.Context, name string) error {
+	id := containerID(c.run, name)
 	err := c.s.rt.Remove(ctx, id)
 	if err == nil {
 		return nil

@@ -6,7 +6,6 @@ import (
 	"os"
 	"time"
 
-	"github.com/wherry-run/wherry/runtime"
 	"github.com/wherry-run/wherry/supervisor/api"
 	"github.com/wherry-run/wherry/supervisor/event"
 	"github.com/wherry-run/wherry/supervisor/plan"
@@ -32,7 +31,7 @@ func (l *loop) dispatch(a plan.Action) {
 // begin notes an action under way and gives it its context.
 func (l *loop) begin(key, kind string) (context.Context, *work) {
 	ctx, cancel := context.WithCancel(l.ctx)
-	w := &work{kind: kind, cancel: cancel, hurry: make(chan time.Duration, 1)}
+	w := &work{kind: kind, cancel: cancel, haste: newHaste()}
 	l.work[key] = w
 	return ctx, w
 }
@@ -48,19 +47,20 @@ func (l *loop) dispatchStart(a plan.Action) {
 	w := l.units[a.Unit]
 	rev := w.revision()
 	id := newName(a.Instance, func(id string) bool { return l.runs[id] != nil || exists(l.paths.run(id)) })
-	r := &run{phase: plan.Pulling, record: record{Run: id, Instance: a.Instance, Restart: w.rec.Restart,
+	r := &run{phase: plan.Pulling, reason: a.Reason, record: record{Run: id, Instance: a.Instance, Restart: w.rec.Restart,
 		At: time.Now(), Boot: l.boot, Unit: w.rec, Revision: *rev}}
+	r.members = newMembers(&r.record)
 	l.runs[id] = r
 	ctx, _ := l.begin(a.Instance, plan.Abortable)
-	st := &start{s: l.Supervisor, rec: r.record, reason: a.Reason, starts: l.starts, pulls: l.pulls}
+	st := &start{s: l.Supervisor, rec: r.record, starts: l.starts, pulls: l.pulls}
 	l.wg.Go(func() { l.post(st.run(ctx)) })
 }
 
-// pulled says that a start has its image and cannot be aborted any more.
+// pulled says that a start has its images and cannot be aborted any more.
 type pulled struct {
-	run    string
-	digest string
-	stale  bool
+	run     string
+	digests map[string]string // by container
+	stale   bool
 }
 
 func (m pulled) handle(l *loop) {
@@ -69,16 +69,19 @@ func (m pulled) handle(l *loop) {
 		return
 	}
 	if w := l.units[r.Unit.Name]; w != nil {
-		if rev := w.setDigest(r.Revision.Number, m.digest, m.stale); rev != nil {
+		if rev := w.setDigests(r.Revision.Number, m.digests, m.stale); rev != nil {
 			l.lazy.PutRevision(*rev)
-			message := rev.Definition.Containers[0].Image + " is " + m.digest
-			if m.stale {
-				message += ": what is here, for its registry does not answer"
+			for _, c := range rev.Definition.Containers {
+				message := c.Image + " is " + m.digests[c.Name]
+				if m.stale {
+					message += ": what is here, for its registry does not answer"
+				}
+				l.event(api.Event{Type: event.Pull, Unit: r.Unit.Name, Instance: r.Instance, Run: r.Run, Container: r.shown(r.member(c.Name)),
+					Step: stepPull, Message: message})
 			}
-			l.event(api.Event{Type: event.Pull, Unit: r.Unit.Name, Instance: r.Instance, Run: r.Run, Step: stepPull, Message: message})
 		}
 	}
-	r.Revision.Digest = m.digest
+	r.Revision = r.Revision.WithDigests(m.digests, m.stale)
 	if r.phase != plan.Pulling {
 		return // being aborted
 	}
@@ -87,7 +90,8 @@ func (m pulled) handle(l *loop) {
 	l.touch(r.Unit.Name)
 }
 
-// handle takes the result of a start.
+// handle takes the result of a start: that of the run as a whole, and of its
+// container if it has only one.
 func (m startResult) handle(l *loop) {
 	if errors.Is(m.err, errDied) {
 		l.died = errDied
@@ -100,24 +104,12 @@ func (m startResult) handle(l *loop) {
 		l.startFailed(r, m)
 		return
 	}
-	r.status, r.lease, r.startedAt = m.status, m.lease, m.status.StartedAt
-	if r.startedAt.IsZero() {
-		r.startedAt = time.Now()
+	r.ready, r.lease, r.Shared, r.IDMap, r.images = true, m.lease, m.shared, m.idmap, m.images
+	if m.only != nil {
+		_ = r.members[0].move(plan.ContainerStarting)
+		l.memberUp(r, r.members[0], *m.only)
 	}
-	if r.phase != plan.Stopping { // a stop that came too late to abort the start
-		if err := r.move(plan.Up); err != nil {
-			l.log.Error("phase", "unit", r.Unit.Name, "err", err)
-		}
-	}
-	l.event(api.Event{Type: event.Start, Unit: r.Unit.Name, Instance: r.Instance, Run: r.Run,
-		Message: "runs" + because(m.reason, r.Instance), Fields: map[string]any{"pid": m.status.Pid, "revision": r.Revision.Number}})
-	l.started(r, m)
-	switch {
-	case r.early != nil:
-		l.ended(r, *r.early)
-	case r.phase == plan.Stopping:
-		l.beginStop(r)
-	}
+	l.conduct(r)
 }
 
 // because is a plan's reason for a start, unless it says nothing new.
@@ -129,7 +121,7 @@ func because(reason, instance string) string {
 }
 
 // started keeps what a start that worked tells about its unit.
-func (l *loop) started(r *run, m startResult) {
+func (l *loop) started(r *run) {
 	w := l.units[r.Unit.Name]
 	if w == nil {
 		return
@@ -147,10 +139,10 @@ func (l *loop) started(r *run, m startResult) {
 	l.setAttempts(r.Instance, a)
 	l.starting[r.Instance]++
 	delete(l.failures, r.Instance)
-	if m.lease == nil {
+	if r.lease == nil {
 		return
 	}
-	for _, p := range m.lease.Ports {
+	for _, p := range r.lease.Ports {
 		key := portKey(p.Port, p.Protocol)
 		if w.rec.Ports[key] == p.HostPort || !randomPort(w.def(), p.Port, p.Protocol) {
 			continue
@@ -171,18 +163,14 @@ func (l *loop) started(r *run, m startResult) {
 func (l *loop) startFailed(r *run, m startResult) {
 	r.stopped = r.stopped || errors.Is(m.err, context.Canceled) && l.ctx.Err() != nil
 	r.endedAt, r.gone = time.Now(), m.clean
-	r.failure = m.err.Error()
-	var at *StartError
-	step := ""
-	if errors.As(m.err, &at) {
-		r.failure, step = at.detail(), at.Step
-	}
+	var step, container string
+	r.failure, step, container = failureOf(m.err)
 	if err := r.move(plan.Failed); err != nil {
 		l.log.Error("phase", "unit", r.Unit.Name, "err", err)
 	}
 	if !r.stopped {
-		l.event(api.Event{Type: event.StartFailed, Unit: r.Unit.Name, Instance: r.Instance, Run: r.Run, Step: step,
-			Message: r.failure})
+		l.event(api.Event{Type: event.StartFailed, Unit: r.Unit.Name, Instance: r.Instance, Run: r.Run, Container: container,
+			Step: step, Message: r.failure})
 		l.failures[r.Instance] = m.err
 		l.failed[r.Instance]++
 	}
@@ -197,6 +185,18 @@ func (l *loop) startFailed(r *run, m startResult) {
 	l.change(w.rec.Name, func(w *wanted) { w.rec.Intent = plan.Removed })
 }
 
+// failureOf takes apart why a start failed.
+func failureOf(err error) (detail, step, container string) {
+	var at *StartError
+	if !errors.As(err, &at) {
+		return err.Error(), "", ""
+	}
+	if at.Container != "" {
+		return "container " + at.Container + ": " + at.detail(), at.Step, at.Container
+	}
+	return at.detail(), at.Step, ""
+}
+
 // dispatchStop asks a run to end, or aborts its pull.
 func (l *loop) dispatchStop(a plan.Action) {
 	r := l.runs[a.Run]
@@ -209,84 +209,12 @@ func (l *loop) dispatchStop(a plan.Action) {
 		w.cancel()
 		return
 	}
-	l.event(api.Event{Type: event.Stop, Unit: a.Unit, Instance: r.Instance, Run: r.Run, Message: "asked to end: " + a.Reason})
-	l.beginStop(r)
-}
-
-func (l *loop) beginStop(r *run) {
-	grace := time.Duration(r.Revision.Definition.Containers[0].StopGracePeriod)
-	if w := l.units[r.Unit.Name]; w != nil && w.grace != nil {
-		grace = *w.grace
+	if l.work[r.Instance] == nil && r.any(plan.ContainerUp) {
+		l.event(api.Event{Type: event.Stop, Unit: a.Unit, Instance: r.Instance, Run: r.Run, Message: "asked to end: " + a.Reason})
 	}
-	ctx, w := l.begin(r.Run, string(plan.Stop))
-	l.wg.Go(func() { l.post(l.stop(ctx, r.Run, r.id(), grace, w.hurry)) })
-}
-
-// stop ends a container and keeps trying until it has ended.
-func (s *Supervisor) stop(ctx context.Context, run, id string, grace time.Duration, hurry <-chan time.Duration) stopped {
-	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 5*time.Second) {
-		err := s.stopOnce(ctx, id, &grace, hurry)
-		var x runtime.Exit
-		if err == nil {
-			x, err = s.rt.Wait(ctx, id)
-		}
-		switch {
-		case err == nil:
-			return stopped{run: run, exit: x}
-		case errors.Is(err, runtime.ErrNotFound):
-			return stopped{run: run, exit: lost(time.Now())}
-		}
-		if ctx.Err() == nil {
-			s.log.Warn("stop tried again", "container", id, "err", err)
-		}
-		if !sleep(ctx, wait) {
-			return stopped{run: run, gaveUp: true}
-		}
+	if l.work[r.Instance] == nil {
+		l.conduct(r)
 	}
-}
-
-// stopOnce stops once, with a shorter grace if somebody asks for it meanwhile.
-func (s *Supervisor) stopOnce(ctx context.Context, id string, grace *time.Duration, hurry <-chan time.Duration) error {
-	for {
-		sub, cancel := context.WithCancel(ctx)
-		done := make(chan error, 1)
-		go func() {
-			if *grace < 0 {
-				done <- s.rt.Kill(sub, id)
-				return
-			}
-			_, err := s.rt.Stop(sub, id, *grace)
-			done <- err
-		}()
-		select {
-		case err := <-done:
-			cancel()
-			if errors.Is(err, runtime.ErrNotRunning) {
-				err = nil
-			}
-			return err
-		case shorter := <-hurry:
-			cancel()
-			<-done
-			*grace = shorter
-		}
-	}
-}
-
-type stopped struct {
-	run    string
-	exit   runtime.Exit
-	gaveUp bool // Run is ending
-}
-
-func (m stopped) handle(l *loop) {
-	l.finish(m.run)
-	r := l.runs[m.run]
-	if r == nil || m.gaveUp {
-		return
-	}
-	l.ended(r, m.exit)
-	l.touch(r.Unit.Name)
 }
 
 // dispatchRemove cleans up an ended run.

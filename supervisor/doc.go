@@ -75,10 +75,10 @@
 //	ROOT/state.db                package internal/state
 //	ROOT/events/                 package event
 //	ROOT/runs/RUN/unit.json      the unit as the run was started (type record)
-//	ROOT/runs/RUN/hosts          and hostname, resolv.conf
-//	ROOT/runs/RUN/volumes/N      anonymous volumes
-//	ROOT/runs/RUN/upper, work    of package image; RUN/app is of package runtime
-//	ROOT/logs/UNIT/INSTANCE/app.log
+//	ROOT/runs/RUN/NAME.d/        of container NAME: hosts, hostname, resolv.conf,
+//	                             volumes/N (anonymous ones); upper, work of package image
+//	ROOT/runs/RUN/NAME           of package runtime
+//	ROOT/logs/UNIT/INSTANCE/NAME.log
 //	ROOT/volumes/NAME/data       named volumes; nothing here ever deletes one
 //
 // Read first: Options, Supervisor, then loop.go and dispatch.go.

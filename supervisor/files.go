@@ -13,7 +13,7 @@ import (
 // files writes what becomes /etc/hosts, /etc/hostname and /etc/resolv.conf. An
 // image has none of its own that would be right.
 func (st *start) files(context.Context) error {
-	dir, name := st.s.paths.run(st.rec.Run), hostname(st.rec.Instance)
+	dir, name := st.dir(), hostname(st.rec.Instance)
 	hosts, resolv, err := st.names(name)
 	if err != nil {
 		return err
@@ -45,7 +45,7 @@ func (st *start) names(name string) (hosts, resolv []byte, err error) {
 	resolv, fallback, err := network.BridgeResolvConf(nil)
 	if fallback && st.lease != nil {
 		st.s.log.Debug("the host names no name server that a container can reach: public ones are used",
-			"unit", st.rec.Unit.Name, "container", st.rec.Instance)
+			"unit", st.rec.Unit.Name, "container", st.named())
 	}
 	return network.Hosts(name, address), resolv, err
 }

@@ -97,12 +97,9 @@ func holdsOf(e *entry, keep int) []image.Hold {
 		default:
 			left--
 		}
-		for i, c := range r.Definition.Containers {
-			ref := c.Image
-			if i == 0 && r.Digest != "" { // what the name meant when it was first started
-				ref = r.Digest
-			}
-			list = append(list, holdOf(ref, why))
+		for _, c := range r.Definition.Containers {
+			// What the name meant when it was first started.
+			list = append(list, holdOf(cmp.Or(r.ImageDigest(c.Name), c.Image), why))
 		}
 	}
 	return list

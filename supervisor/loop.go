@@ -60,7 +60,7 @@ type loop struct {
 type work struct {
 	kind   string // as plan.Input.InFlight wants it
 	cancel context.CancelFunc
-	hurry  chan time.Duration // a stop: a shorter grace; below zero: kill now
+	haste  *haste // of a stop
 }
 
 // drainMax bounds how many messages share a step.
@@ -103,7 +103,7 @@ func (l *loop) end() {
 	l.ending = true
 	limit := shutdownLimit
 	for _, r := range l.runs {
-		limit = max(limit, time.Duration(r.Revision.Definition.Containers[0].StopGracePeriod)+shutdownLimit)
+		limit = max(limit, stopLimit(&r.Revision.Definition)+shutdownLimit)
 	}
 	l.lapse = time.Now().Add(limit)
 	for _, w := range l.units {
@@ -130,6 +130,7 @@ func (l *loop) drain() {
 // find in the snapshot what they asked for.
 func (l *loop) step() {
 	err := l.commit()
+	l.restartDue(time.Now())
 	for l.again = true; l.again; {
 		l.again = false
 		l.plan = plan.Compute(l.input(time.Now()))
@@ -183,6 +184,11 @@ func (l *loop) tidy() {
 // arm sets the one timer: the plan's next moment, or that of a lapse.
 func (l *loop) arm(t *time.Timer) {
 	wake := l.plan.Wake
+	for _, r := range l.runs {
+		if !r.wake.IsZero() && (wake.IsZero() || r.wake.Before(wake)) {
+			wake = r.wake
+		}
+	}
 	if wake.IsZero() || !l.lapse.IsZero() && l.lapse.Before(wake) {
 		wake = l.lapse
 	}
@@ -298,6 +304,15 @@ func (l *loop) reset(w *wanted) {
 			l.setAttempts(instance, a)
 		}
 	}
+	for _, r := range l.runs {
+		if r.Unit.Name != w.rec.Name {
+			continue
+		}
+		for _, m := range r.members {
+			m.attempts = m.attempts.Reset()
+		}
+		l.conduct(r)
+	}
 }
 
 func (l *loop) setAttempts(instance string, a state.Attempts) {
@@ -311,7 +326,7 @@ func (l *loop) setAttempts(instance string, a state.Attempts) {
 func (s *Supervisor) event(e api.Event) {
 	e = s.events.Append(e)
 	attrs := []any{"event", e.Type}
-	for _, a := range [][2]string{{"unit", e.Unit}, {"container", e.Instance}, {"step", e.Step}, {"by", e.By}} {
+	for _, a := range [][2]string{{"unit", e.Unit}, {"container", api.JoinTarget(e.Instance, e.Container)}, {"step", e.Step}, {"by", e.By}} {
 		if a[1] != "" {
 			attrs = append(attrs, slog.String(a[0], a[1]))
 		}

@@ -23,18 +23,25 @@ func (s *Supervisor) watch(ctx context.Context) {
 type happened struct{ runtime.Event }
 
 func (m happened) handle(l *loop) {
-	r := l.runs[m.Status.Run]
-	switch m.Type {
-	case runtime.EventGap:
+	if m.Type == runtime.EventGap {
 		l.list()
+		return
+	}
+	r := l.runs[m.Status.Run]
+	if r == nil {
+		return
+	}
+	c := r.member(m.Status.Container)
+	if c == nil {
+		return
+	}
+	switch m.Type {
 	case runtime.EventOOM:
-		if r != nil {
-			l.event(api.Event{Type: event.OOM, Unit: r.Unit.Name, Instance: r.Instance, Run: r.Run,
-				Message: "out of memory: the kernel killed a process"})
-		}
+		l.event(api.Event{Type: event.OOM, Unit: r.Unit.Name, Instance: r.Instance, Run: r.Run, Container: r.shown(c),
+			Message: "out of memory: the kernel killed a process"})
 	case runtime.EventExit:
-		if r != nil && m.Status.Exit != nil {
-			l.ended(r, *m.Status.Exit)
+		if m.Status.Exit != nil && c.means(m.Status) {
+			l.memberEnded(r, c, *m.Status.Exit)
 		}
 	}
 }
@@ -48,10 +55,12 @@ func (l *loop) list() {
 	l.listing = true
 	// A run that is up now and not in the answer is gone; one that comes up
 	// meanwhile may be missing for another reason.
-	var up []string
-	for id, r := range l.runs {
-		if r.phase == plan.Up || r.phase == plan.Stopping && !r.startedAt.IsZero() {
-			up = append(up, id)
+	var up []runtime.Status
+	for _, r := range l.runs {
+		for _, c := range r.members {
+			if c.phase == plan.ContainerUp {
+				up = append(up, c.status)
+			}
 		}
 	}
 	l.wg.Go(func() {
@@ -68,10 +77,10 @@ func (l *loop) list() {
 	})
 }
 
-// listed is the keeper's answer to a list; up are the runs that must be in it.
+// listed is the keeper's answer to a list; up are the containers that must be in it.
 type listed struct {
 	all    []runtime.Status
-	up     []string
+	up     []runtime.Status
 	keeper int
 }
 
@@ -90,21 +99,30 @@ func (m listed) handle(l *loop) {
 	}
 	known := map[string]bool{}
 	for _, st := range m.all {
-		known[st.Run] = true
+		known[st.ID] = true
 		r := l.runs[st.Run]
 		if r == nil {
 			continue // its removal is on the way
 		}
-		if st.State == runtime.Exited && st.Exit != nil {
-			l.ended(r, *st.Exit)
-		} else if r.phase == plan.Up {
-			r.status = st
+		switch c := r.member(st.Container); {
+		case c == nil:
+		case st.State == runtime.Exited && st.Exit != nil:
+			if c.means(st) {
+				l.memberEnded(r, c, *st.Exit)
+			}
+		case c.phase == plan.ContainerUp:
+			c.status = st
 			l.touch(r.Unit.Name)
 		}
 	}
-	for _, id := range m.up {
-		if r := l.runs[id]; r != nil && !known[id] {
-			l.ended(r, lost(time.Now()))
+	for _, st := range m.up {
+		r := l.runs[st.Run]
+		if r == nil || known[st.ID] {
+			continue
+		}
+		// It may have been started again since.
+		if c := r.member(st.Container); c != nil && c.phase == plan.ContainerUp && c.status.StartedAt.Equal(st.StartedAt) {
+			l.memberEnded(r, c, lost(time.Now()))
 		}
 	}
 }
@@ -114,16 +132,8 @@ func lost(now time.Time) runtime.Exit {
 	return runtime.Exit{Unknown: true, Cause: "the keeper does not know the container any more", At: now}
 }
 
-// ended counts the end of a run. It comes from an event, a list or a stop,
-// whichever is first.
+// ended counts the end of a run.
 func (l *loop) ended(r *run, x runtime.Exit) {
-	switch {
-	case r.phase.Ended():
-		return
-	case r.startedAt.IsZero():
-		r.early = &x // its start is not confirmed yet
-		return
-	}
 	if err := r.move(plan.Exited); err != nil {
 		l.log.Error("phase", "unit", r.Unit.Name, "err", err)
 		return
@@ -132,9 +142,8 @@ func (l *loop) ended(r *run, x runtime.Exit) {
 	if r.endedAt.IsZero() {
 		r.endedAt = time.Now()
 	}
-	e := api.Exit{Code: x.Code, Signal: x.Signal, OOM: x.OOM, Unknown: x.Unknown, Cause: x.Cause, At: r.endedAt}
-	l.event(api.Event{Type: event.Exit, Unit: r.Unit.Name, Instance: r.Instance, Run: r.Run, Exit: &e,
-		Message: exitWords(&e)})
+	e := apiExit(&x, r.endedAt)
+	l.event(api.Event{Type: event.Exit, Unit: r.Unit.Name, Instance: r.Instance, Run: r.Run, Exit: e, Message: exitWords(e)})
 	l.count(r)
 	l.disconnect(r)
 }

@@ -182,14 +182,15 @@ func (p paths) closeToOthers() error {
 	return nil
 }
 
-func (p paths) state() string               { return filepath.Join(p.root, "state.db") }
-func (p paths) events() string              { return filepath.Join(p.root, "events") }
-func (p paths) runs() string                { return filepath.Join(p.root, "runs") }
-func (p paths) run(id string) string        { return filepath.Join(p.root, "runs", id) }
-func (p paths) record(id string) string     { return filepath.Join(p.run(id), "unit.json") }
-func (p paths) unitLogs(unit string) string { return filepath.Join(p.root, "logs", unit) }
-func (p paths) volume(name string) string   { return filepath.Join(p.root, "volumes", name, "data") }
-func (p paths) leases() string              { return filepath.Join(p.runDir, "network") }
+func (p paths) state() string                     { return filepath.Join(p.root, "state.db") }
+func (p paths) events() string                    { return filepath.Join(p.root, "events") }
+func (p paths) runs() string                      { return filepath.Join(p.root, "runs") }
+func (p paths) run(id string) string              { return filepath.Join(p.root, "runs", id) }
+func (p paths) container(run, name string) string { return filepath.Join(p.run(run), name+".d") }
+func (p paths) record(id string) string           { return filepath.Join(p.run(id), "unit.json") }
+func (p paths) unitLogs(unit string) string       { return filepath.Join(p.root, "logs", unit) }
+func (p paths) volume(name string) string         { return filepath.Join(p.root, "volumes", name, "data") }
+func (p paths) leases() string                    { return filepath.Join(p.runDir, "network") }
 func (p paths) log(unit, inst, container string) string {
 	return filepath.Join(p.unitLogs(unit), inst, container+".log")
 }

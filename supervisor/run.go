@@ -9,15 +9,13 @@ import (
 	"strings"
 	"time"
 
+	"github.com/wherry-run/wherry/image"
 	"github.com/wherry-run/wherry/runtime"
 	"github.com/wherry-run/wherry/runtime/network"
 	"github.com/wherry-run/wherry/supervisor/api"
 	"github.com/wherry-run/wherry/supervisor/internal/state"
 	"github.com/wherry-run/wherry/supervisor/plan"
 )
-
-// container is the name of a unit's one container.
-const container = "app"
 
 // record lies beside each run, in runs/RUN/unit.json. It says what the run was
 // started as, and is enough to make the unit's part of a lost database again.
@@ -29,25 +27,33 @@ type record struct {
 	Boot     string         `json:"boot,omitempty"`
 	Unit     state.Unit     `json:"unit"`
 	Revision state.Revision `json:"revision"`
+	// What its containers share, of a run with several: a daemon that comes later
+	// starts single ones.
+	Shared bool           `json:"shared,omitempty"`
+	IDMap  *runtime.IDMap `json:"id_map,omitempty"`
 }
 
 // run is one start of an instance, as observed. Only the loop touches it.
 type run struct {
 	record
 	phase     plan.Phase
-	status    runtime.Status
+	members   []*member              // its containers, in the order of their start
+	reason    string                 // of its start
+	ready     bool                   // what the containers share is made
+	images    map[string]image.Image // of the containers that have not been started
 	startedAt time.Time
 	endedAt   time.Time
-	exit      *runtime.Exit
-	stopped   bool   // it was asked to end
-	failure   string // of a failed start
-	early     *runtime.Exit
+	exit      *runtime.Exit // its own: that of the container which ended it
+	end       *plan.RunEnd  // why it ends, unless somebody asked for it
+	waits     []plan.ContainerWait
+	wake      time.Time // of its containers' back-off
+	stopped   bool      // it was asked to end
+	failure   string    // of a failed start
+	failed    error     // the same, of an essential container
 	lease     *network.Lease
 	severed   bool // it has lost its network, and was left alone
 	gone      bool // nothing of it is left below us
 }
-
-func (r *run) id() string { return r.Run + "." + container }
 
 // move takes the run to the next phase; a move the table does not know is a
 // bug and changes nothing.
@@ -119,17 +125,24 @@ func readRecords(p paths) (map[string]record, error) {
 		if !e.IsDir() || strings.HasPrefix(e.Name(), ".") {
 			continue
 		}
-		var rec record
-		raw, err := os.ReadFile(p.record(e.Name()))
-		if err == nil {
-			err = json.Unmarshal(raw, &rec)
-		}
-		if err != nil || rec.Run != e.Name() || len(rec.Revision.Definition.Containers) == 0 {
-			rec = record{}
-		}
-		all[e.Name()] = rec
+		all[e.Name()], _ = readRecord(p, e.Name())
 	}
 	return all, nil
+}
+
+// readRecord reads one of them; with an error it is empty.
+func readRecord(p paths, run string) (rec record, err error) {
+	raw, err := os.ReadFile(p.record(run))
+	if err == nil {
+		err = json.Unmarshal(raw, &rec)
+	}
+	if err == nil && (rec.Run != run || len(rec.Revision.Definition.Containers) == 0) {
+		err = fmt.Errorf("run %s: its record is of something else", run)
+	}
+	if err != nil {
+		return record{}, err
+	}
+	return rec, nil
 }
 
 // exists is false only if there is certainly nothing at path.

@@ -232,12 +232,23 @@ func (l *loop) instance(w *wanted, name string, runs []*run) (api.Instance, inst
 			i.NextTry, i.Reason = wait.Until, wait.Reason
 		}
 	}
+	i.Containers = l.containersOf(name, runs)
 	r := newest(name, runs)
 	if r == nil {
 		return i, v
 	}
+	for _, m := range r.members {
+		v.containers = append(v.containers, containerView{name: m.def.Name, run: r.Run, up: m.phase == plan.ContainerUp})
+	}
+	for n := range i.Containers { // a container that is not as it should be
+		if c := &i.Containers[n]; r.several() && i.Reason == "" && r.phase != plan.Stopping {
+			i.Reason = c.Reason
+		}
+	}
 	i.Run, i.Revision, i.StartedAt, i.EndedAt = r.Run, r.Revision.Number, r.startedAt, time.Time{}
-	i.Pid, i.Cgroup = r.status.Pid, r.status.Cgroup
+	if m := r.leading(); m.phase == plan.ContainerUp {
+		i.Pid, i.Cgroup = m.status.Pid, m.status.Cgroup
+	}
 	i.Exit = nil
 	if r.lease != nil {
 		i.Address = r.lease.Address.Addr().String()
@@ -245,9 +256,51 @@ func (l *loop) instance(w *wanted, name string, runs []*run) (api.Instance, inst
 	v.current = w.desired().Holds(r.Revision.Number) && r.Restart >= w.rec.Restart
 	if r.phase == plan.Up {
 		v.run, v.since = r.Run, r.startedAt
-		v.containers = append(v.containers, containerView{name: container, run: r.Run, up: true})
 	}
 	return i, v
+}
+
+// containersOf are the containers of the instance's live run, else of its last one.
+func (l *loop) containersOf(instance string, runs []*run) []api.Container {
+	r := newest(instance, runs)
+	for _, ended := range runs {
+		if ended.Instance == instance && ended.phase.Ended() && (r == nil || r.phase.Ended() && ended.At.After(r.At)) {
+			r = ended
+		}
+	}
+	if r == nil {
+		return nil
+	}
+	list := make([]api.Container, 0, len(r.members))
+	for _, m := range r.members {
+		list = append(list, l.containerOf(r, m))
+	}
+	return list
+}
+
+func (l *loop) containerOf(r *run, m *member) api.Container {
+	def := &r.Revision.Definition
+	c := api.Container{Name: m.def.Name, Image: m.def.Image, Digest: r.Revision.ImageDigest(m.def.Name), Essential: def.Essential(m.def),
+		State: plan.ContainerState(*def, m.observed()), StartedAt: m.startedAt, EndedAt: m.endedAt, Restarts: m.restarts,
+		Attempt: m.attempts.Failures, Exit: apiExit(m.exit, m.endedAt), LogPath: l.paths.log(r.Unit.Name, r.Instance, m.def.Name)}
+	if m.phase == plan.ContainerUp {
+		c.Pid, c.Cgroup = m.status.Pid, m.status.Cgroup
+		if r.phase == plan.Stopping {
+			c.State = string(plan.Stopping)
+		}
+	}
+	switch {
+	case c.State == plan.StateFailed:
+		c.Reason = m.attempts.Error
+	case m.phase == plan.ContainerFailed:
+		c.Reason = m.failure
+	}
+	for _, w := range r.waits {
+		if w.Container == m.def.Name && !r.phase.Ended() {
+			c.NextTry, c.Reason = w.Until, w.Reason
+		}
+	}
+	return c
 }
 
 // newest is the live run of an instance; the younger of two.
@@ -295,24 +348,33 @@ func (s *Supervisor) Unit(ctx context.Context, name string) (api.UnitDetail, err
 	if e == nil {
 		return api.UnitDetail{}, noSuchUnit(name)
 	}
-	d := api.UnitDetail{Unit: e.unit, Definition: e.rev.Definition, Source: e.rev.Source, Text: e.rev.Text, Digest: e.rev.Digest, Stale: e.rev.Stale}
+	d := api.UnitDetail{Unit: e.unit, Definition: e.rev.Definition, Source: e.rev.Source, Text: e.rev.Text, Digest: e.rev.ImageDigest(e.rev.Definition.Leading().Name), Digests: e.rev.Digests, Stale: e.rev.Stale}
 	for _, r := range slices.Backward(e.revs) {
-		d.Revisions = append(d.Revisions, api.Revision{Number: r.Number, AppliedAt: r.AppliedAt, By: r.By, Source: r.Source, Digest: r.Digest})
+		d.Revisions = append(d.Revisions, api.Revision{Number: r.Number, AppliedAt: r.AppliedAt, By: r.By, Source: r.Source, Digest: r.ImageDigest(r.Definition.Leading().Name), Digests: r.Digests})
 	}
 	for _, i := range e.instances {
 		if i.run == "" {
 			continue
 		}
-		limited, cancel := context.WithTimeout(ctx, statsLimit)
-		st, err := s.rt.Stats(limited, i.run+"."+container)
-		cancel()
-		if err != nil {
-			continue // it ended meanwhile, or hangs; a detail less
+		for _, c := range i.containers {
+			if !c.up {
+				continue
+			}
+			limited, cancel := context.WithTimeout(ctx, statsLimit)
+			st, err := s.rt.Stats(limited, containerID(c.run, c.name))
+			cancel()
+			if err != nil {
+				continue // it ended meanwhile, or hangs; a detail less
+			}
+			if d.Stats == nil {
+				d.Stats = map[string]cgroup.Stats{}
+			}
+			name := i.name
+			if len(i.containers) > 1 {
+				name = api.JoinTarget(i.name, c.name)
+			}
+			d.Stats[name] = st
 		}
-		if d.Stats == nil {
-			d.Stats = map[string]cgroup.Stats{}
-		}
-		d.Stats[i.name] = st
 	}
 	return d, nil
 }

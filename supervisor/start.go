@@ -10,6 +10,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -24,7 +25,9 @@ import (
 )
 
 // start is one start of an instance: a list of steps. It runs in a goroutine
-// of its own and gives its result to the loop.
+// of its own and gives its result to the loop. First come the steps of the run
+// (run), then those of a container (container), which with several containers are a
+// start of their own for each.
 type start struct {
 	s      *Supervisor
 	rec    record
@@ -32,90 +35,189 @@ type start struct {
 	starts chan struct{} // bounds how many are made at once
 	pulls  chan struct{}
 
+	// Of the run.
+	images map[string]image.Image // by container
+	idmap  *runtime.IDMap         // of the run's user namespace; nil: the host's
+	shared bool                   // the run has namespaces that the keeper holds
+	ns     *os.File
+	lease  *network.Lease
+	made   bool // there is something to undo
+
+	// Of one container.
+	con      *unit.Container
+	again    bool // it has been started before in this run
 	img      image.Image
 	rootfs   []specs.Mount
 	mounts   []specs.Mount
 	populate []runtime.Populate
-	idmap    *runtime.IDMap // of the run's user namespace; nil: the host's
-	shared   bool           // the run has namespaces that the keeper holds
-	ns       *os.File
-	lease    *network.Lease
 	result   spec.Result
+	devices  []runtime.Device
 	status   runtime.Status
-	made     bool // there is something to undo
 }
 
 type startResult struct {
 	run    string
-	reason string
-	status runtime.Status
-	lease  *network.Lease
 	err    error
 	clean  bool // after an error: nothing is left
+	lease  *network.Lease
+	shared bool
+	idmap  *runtime.IDMap
+	images map[string]image.Image
+	only   *runtime.Status // of a run's only container, which has been started too
 }
 
-// run does the steps, and undoes them if one fails.
+// run does the steps of the run, and those of its container if it has only one;
+// it undoes them if one fails.
 func (st *start) run(ctx context.Context) startResult {
-	res := startResult{run: st.rec.Run, reason: st.reason, clean: true}
-	res.err = st.steps(ctx)
+	err := st.steps(ctx)
 	if st.ns != nil {
 		st.ns.Close()
 	}
-	if res.err == nil {
-		res.status, res.lease = st.status, st.lease
+	if err == nil {
+		res := startResult{run: st.rec.Run, lease: st.lease, shared: st.shared, idmap: st.idmap, images: st.images}
+		if st.con != nil {
+			res.only = &st.status
+		}
 		return res
 	}
-	if errors.Is(res.err, errDied) || !st.made {
-		return res
+	if errors.Is(err, errDied) || !st.made {
+		return startResult{run: st.rec.Run, err: err, clean: true}
 	}
-	undo, cancel := detached(ctx)
+	return st.s.undo(ctx, st.rec, err)
+}
+
+// undo removes all of a run whose start has failed with err.
+func (s *Supervisor) undo(ctx context.Context, rec record, err error) startResult {
+	res := startResult{run: rec.Run, err: err, clean: true}
+	limited, cancel := detached(ctx)
 	defer cancel()
-	err := cleanup{s: st.s, run: st.rec.Run}.once(undo)
-	if errors.Is(err, errDied) {
-		res.err = err
+	left := cleanup{s: s, run: rec.Run}.once(limited)
+	if errors.Is(left, errDied) {
+		res.err = left
 		return res
 	}
-	if err != nil {
+	if left != nil {
 		res.clean = false // the plan removes the failed run, with the same code
-		st.s.event(api.Event{Type: event.Cleanup, Unit: st.rec.Unit.Name, Instance: st.rec.Instance, Run: st.rec.Run,
-			Message: "left over after a failed start, tried again: " + err.Error()})
+		s.event(api.Event{Type: event.Cleanup, Unit: rec.Unit.Name, Instance: rec.Instance, Run: rec.Run,
+			Message: "left over after a failed start, tried again: " + left.Error()})
 	}
 	return res
 }
 
+// A step of a start.
+type step struct {
+	name string
+	do   func(context.Context) error
+}
+
 func (st *start) steps(ctx context.Context) error {
-	st.hold(st.app().Image, st.rec.Revision.Digest)
+	containers := st.rec.Revision.Definition.Containers
+	for _, c := range containers {
+		st.hold(c.Image, st.rec.Revision.ImageDigest(c.Name))
+	}
 	defer st.unhold()
-	if err := st.do(ctx, stepPull, st.pull); err != nil {
+	if err := st.do(ctx, stepPull, st.pullAll); err != nil {
 		return err
 	}
-	st.hold(st.img.Digest)
+	digests, stale := map[string]string{}, false
+	for name, img := range st.images {
+		st.hold(img.Digest)
+		digests[name], stale = img.Digest, stale || img.Stale
+	}
 	select {
 	case st.starts <- struct{}{}:
 		defer func() { <-st.starts }()
 	case <-ctx.Done():
 		return st.fail(stepPull, ctx.Err())
 	}
-	st.s.post(pulled{st.rec.Run, st.img.Digest, st.img.Stale})
-	for _, step := range []struct {
-		name string
-		do   func(context.Context) error
-	}{
-		{stepRecord, st.record},
-		{stepRootfs, st.prepare},
-		{stepVolumes, st.volumes},
-		{stepNamespaces, st.namespaces},
-		{stepNetwork, st.attach},
-		{stepFiles, st.files},
-		{stepSpec, st.build},
-		{stepProcess, st.process},
-	} {
-		if err := st.do(ctx, step.name, step.do); err != nil {
-			return err
-		}
+	st.s.post(pulled{st.rec.Run, digests, stale})
+	st.rec.Revision = st.rec.Revision.WithDigests(digests, stale)
+	if err := st.each(ctx, step{stepRecord, st.record}); err != nil {
+		return err
+	}
+	if len(containers) > 1 {
+		return st.each(ctx, step{stepNamespaces, st.namespaces}, step{stepNetwork, st.attach}, step{stepRecord, st.record})
+	}
+	st.con, st.img = &containers[0], st.images[containers[0].Name]
+	if err := st.each(ctx, step{stepRootfs, st.prepare}, step{stepVolumes, st.volumes}, step{stepNamespaces, st.namespaces},
+		step{stepNetwork, st.attach}, step{stepFiles, st.files}, step{stepSpec, st.build}, step{stepProcess, st.process}); err != nil {
+		return err
 	}
 	if st.s.fault("started") {
 		return errDied
+	}
+	return nil
+}
+
+// containerStarted is the result of the start of one of several containers.
+type containerStarted struct {
+	run, name string
+	status    runtime.Status
+	err       error
+}
+
+// container does the steps of one of several containers, and undoes them if one
+// fails. What an earlier start of it has left goes first.
+func (st *start) container(ctx context.Context) containerStarted {
+	res := containerStarted{run: st.rec.Run, name: st.con.Name}
+	res.err = st.containerSteps(ctx)
+	if res.err == nil {
+		res.status = st.status
+		return res
+	}
+	if errors.Is(res.err, errDied) {
+		return res
+	}
+	undo, cancel := detached(ctx)
+	defer cancel()
+	switch err := (cleanup{s: st.s, run: st.rec.Run}).member(undo, st.con.Name); {
+	case errors.Is(err, errDied):
+		res.err = err
+	case err != nil: // its next start, or the run's end, tries again
+		st.s.log.Warn("left over after a failed start", "unit", st.rec.Unit.Name, "container", st.named(), "err", err)
+	}
+	return res
+}
+
+func (st *start) containerSteps(ctx context.Context) error {
+	st.hold(st.rec.Revision.ImageDigest(st.con.Name))
+	defer st.unhold()
+	select {
+	case st.starts <- struct{}{}:
+		defer func() { <-st.starts }()
+	case <-ctx.Done():
+		return st.fail(stepProcess, ctx.Err())
+	}
+	var list []step
+	if st.again {
+		list = append(list, step{stepAgain, st.clear})
+	}
+	if st.img.Digest == "" {
+		list = append(list, step{stepPull, st.pull})
+	}
+	list = append(list, step{stepRootfs, st.prepare}, step{stepVolumes, st.volumes}, step{stepFiles, st.files},
+		step{stepSpec, st.build}, step{stepProcess, st.process})
+	if err := st.each(ctx, list...); err != nil {
+		return err
+	}
+	if st.s.fault("started") {
+		return errDied
+	}
+	return nil
+}
+
+// clear removes what the container's earlier start has left. Its attempts are on
+// disk before: the next daemon would not find it to count it.
+func (st *start) clear(ctx context.Context) error {
+	_ = st.s.store.Flush()
+	return cleanup{s: st.s, run: st.rec.Run}.member(ctx, st.con.Name)
+}
+
+func (st *start) each(ctx context.Context, steps ...step) error {
+	for _, one := range steps {
+		if err := st.do(ctx, one.name, one.do); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -129,7 +231,7 @@ func (st *start) do(ctx context.Context, name string, f func(context.Context) er
 	if err == nil {
 		err = f(ctx)
 	}
-	st.s.log.Debug("start", "unit", st.rec.Unit.Name, "container", st.rec.Instance, "step", name, "took", time.Since(began))
+	st.s.log.Debug("start", "unit", st.rec.Unit.Name, "container", st.named(), "step", name, "took", time.Since(began))
 	if err == nil {
 		return nil
 	}
@@ -137,17 +239,66 @@ func (st *start) do(ctx context.Context, name string, f func(context.Context) er
 }
 
 func (st *start) fail(step string, err error) error {
-	return &StartError{Unit: st.rec.Unit.Name, Instance: st.rec.Instance, Step: step, Err: err}
+	return &StartError{Unit: st.rec.Unit.Name, Instance: st.rec.Instance, Container: st.shown(), Step: step, Err: err}
 }
 
-func (st *start) app() *unit.Container { return &st.rec.Revision.Definition.Containers[0] }
+func (st *start) app() *unit.Container { return st.con }
 
-// pull makes the image present. What its name means is asked once per
+// shown is the container's name where it says something: if there are several.
+func (st *start) shown() string {
+	if st.con == nil || len(st.rec.Revision.Definition.Containers) == 1 {
+		return ""
+	}
+	return st.con.Name
+}
+
+func (st *start) named() string { return api.JoinTarget(st.rec.Instance, st.shown()) }
+
+// pullAll makes the images of all containers present, at the same time. If one
+// cannot be, the others are not waited for.
+func (st *start) pullAll(ctx context.Context) error {
+	containers := st.rec.Revision.Definition.Containers
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	st.images = make(map[string]image.Image, len(containers))
+	var mu sync.Mutex
+	var first error
+	var wg sync.WaitGroup
+	for i := range containers {
+		one := *st
+		one.con = &containers[i]
+		pull := func() {
+			err := one.pull(ctx)
+			mu.Lock()
+			defer mu.Unlock()
+			if err == nil {
+				st.images[one.con.Name] = one.img
+				return
+			}
+			if first == nil {
+				if first = err; len(containers) > 1 {
+					first = fmt.Errorf("container %s: %w", one.con.Name, err)
+				}
+				cancel()
+			}
+		}
+		if len(containers) == 1 {
+			pull()
+		} else {
+			wg.Go(pull)
+		}
+	}
+	wg.Wait()
+	return first
+}
+
+// pull makes the container's image present. What its name means is asked once per
 // revision: all replicas and later starts use the same digest, and if that is
 // here, no registry is needed.
 func (st *start) pull(ctx context.Context) error {
-	app, key := st.app(), st.rec.Unit.Name+"/"+strconv.Itoa(st.rec.Revision.Number)+"/"+st.rec.Revision.AppliedAt.String()
-	if d := st.rec.Revision.Digest; d != "" {
+	app := st.app()
+	key := st.rec.Unit.Name + "/" + strconv.Itoa(st.rec.Revision.Number) + "/" + st.rec.Revision.AppliedAt.String() + "/" + app.Name
+	if d := st.rec.Revision.ImageDigest(app.Name); d != "" {
 		return st.pullDigest(ctx, d)
 	}
 	k, err := st.s.resolving.lock(ctx, key)
@@ -229,21 +380,27 @@ func credentials(a unit.RegistryAuth) *image.Credentials {
 
 func (st *start) record(context.Context) error {
 	st.made = true
-	st.rec.Revision.Digest = st.img.Digest
+	st.rec.Shared, st.rec.IDMap = st.shared, st.idmap
 	return writeRecord(st.s.paths, st.rec)
 }
+
+// dir is where what belongs to the container lies.
+func (st *start) dir() string { return st.s.paths.container(st.rec.Run, st.con.Name) }
 
 func (st *start) prepare(ctx context.Context) (err error) {
 	// A writable layer also under read_only: the mount points of volumes that the image lacks are made there, before
 	// the root becomes read-only for the container (spec.Root.Readonly).
 	o := image.PrepareOptions{Quota: st.app().StorageOpt.Size}
-	dir := st.s.paths.run(st.rec.Run)
-	st.rootfs, err = st.s.img.Prepare(ctx, st.img.Digest, st.rec.Run, dir, o)
+	dir, id := st.dir(), containerID(st.rec.Run, st.con.Name)
+	if err = os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	st.rootfs, err = st.s.img.Prepare(ctx, st.img.Digest, id, dir, o)
 	if errors.Is(err, image.ErrDamaged) {
 		if perr := st.pullAgain(ctx); perr != nil {
 			return errors.Join(err, perr)
 		}
-		st.rootfs, err = st.s.img.Prepare(ctx, st.img.Digest, st.rec.Run, dir, o)
+		st.rootfs, err = st.s.img.Prepare(ctx, st.img.Digest, id, dir, o)
 	}
 	if errors.Is(err, image.ErrNoQuota) {
 		err = fmt.Errorf("storage_opt.size: %w", err)
@@ -303,7 +460,7 @@ func randomPort(def *unit.Unit, port uint16, protocol string) bool {
 }
 
 func (st *start) build(context.Context) error {
-	app, dir := st.app(), st.s.paths.run(st.rec.Run)
+	app, dir := st.app(), st.dir()
 	kind := map[string]spec.Network{"bridge": spec.Private, "host": spec.Host, "none": spec.None}[st.rec.Revision.Definition.Network]
 	c := st.img.Config
 	img := spec.Image{Entrypoint: c.Entrypoint, Cmd: c.Cmd, Env: c.Env, User: c.User, WorkingDir: c.WorkingDir,
@@ -342,7 +499,8 @@ func (st *start) build(context.Context) error {
 		}
 	}
 	st.result = res
-	return nil
+	st.devices, err = hostDevices(res, app.CDI)
+	return err
 }
 
 func environment(env map[string]string) []string {
@@ -356,11 +514,11 @@ func environment(env map[string]string) []string {
 func (st *start) process(ctx context.Context) (err error) {
 	app := st.app()
 	st.status, err = st.s.rt.Start(ctx, runtime.Config{
-		Unit: st.rec.Unit.Name, Instance: st.rec.Instance, Run: st.rec.Run, Container: container,
+		Unit: st.rec.Unit.Name, Instance: st.rec.Instance, Run: st.rec.Run, Container: app.Name,
 		Spec: st.result.Spec, User: st.result.User, Rootfs: st.rootfs, Populate: st.populate, Init: app.Init, Join: st.shared, IDMap: st.idmap,
-		GroupAdd: app.GroupAdd, OOM: app.OOM, Stdin: app.StdinOpen,
+		GroupAdd: app.GroupAdd, Devices: st.devices, Privileged: app.Privileged, SELinux: st.result.SELinux, OOM: app.OOM, Stdin: app.StdinOpen,
 		StopSignal: st.result.StopSignal, StopGracePeriod: time.Duration(app.StopGracePeriod),
-		Log: runtime.LogConfig{Path: st.s.paths.log(st.rec.Unit.Name, st.rec.Instance, container), MaxSize: app.Logging.MaxSize, MaxFile: app.Logging.MaxFile,
+		Log: runtime.LogConfig{Path: st.s.paths.log(st.rec.Unit.Name, st.rec.Instance, app.Name), MaxSize: app.Logging.MaxSize, MaxFile: app.Logging.MaxFile,
 			NonBlocking: app.Logging.Mode == "non-blocking", Buffer: app.Logging.MaxBufferSize},
 	})
 	return err

@@ -44,7 +44,7 @@ func TestVolumes(t *testing.T) {
 		}
 		for _, target := range []string{"/anon", "/image"} {
 			m, _ := mountAt(c.Spec.Mounts, target)
-			if !strings.HasPrefix(m.Source, filepath.Join(d.paths.run(run), "volumes")) {
+			if !strings.HasPrefix(m.Source, filepath.Join(d.paths.container(run, "app"), "volumes")) {
 				t.Errorf("anonymous %s: %+v", target, m)
 			}
 		}
@@ -81,7 +81,7 @@ func TestFilesInside(t *testing.T) {
 		defer d.end()
 		d.apply(web)
 		u := d.unit("web")
-		dir := d.paths.run(u.Instances[0].Run)
+		dir := d.paths.container(u.Instances[0].Run, "app")
 		hosts, _ := os.ReadFile(dir + "/hosts")
 		name, _ := os.ReadFile(dir + "/hostname")
 		if !strings.Contains(string(hosts), u.Instances[0].Address+"\tweb-1\n") || string(name) != "web-1\n" {

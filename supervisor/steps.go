@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/wherry-run/wherry/runtime"
+	"github.com/wherry-run/wherry/supervisor/api"
 )
 
 // The steps of a start, in order. The name stands in errors, logs and events,
@@ -20,6 +21,8 @@ const (
 	stepFiles      = "files"
 	stepSpec       = "spec"
 	stepProcess    = "process"
+	stepOrder      = "depends_on" // it can never start
+	stepAgain      = "again"      // what an earlier start of one of several containers has left goes
 )
 
 // The steps of a clean-up, in order.
@@ -33,14 +36,15 @@ const (
 
 // StartError says which step of a start failed.
 type StartError struct {
-	Unit     string
-	Instance string
-	Step     string
-	Err      error
+	Unit      string
+	Instance  string
+	Container string // one of several, empty: the whole
+	Step      string
+	Err       error
 }
 
 func (e *StartError) Error() string {
-	return fmt.Sprintf("unit %s: container %s: %s", e.Unit, e.Instance, e.detail())
+	return fmt.Sprintf("unit %s: container %s: %s", e.Unit, api.JoinTarget(e.Instance, e.Container), e.detail())
 }
 
 func (e *StartError) Unwrap() error { return e.Err }

@@ -321,7 +321,7 @@ func TestDiskUsage(t *testing.T) {
 			t.Fatal(err)
 		}
 		run := d.unit("web").Instances[0].Run
-		for _, dir := range []string{d.paths.run(run) + "/upper", d.paths.run(run) + "/volumes/0", d.paths.unitLogs("web"), d.paths.root + "/volumes/data/data"} {
+		for _, dir := range []string{d.paths.container(run, "app") + "/upper", d.paths.container(run, "app") + "/volumes/0", d.paths.unitLogs("web"), d.paths.root + "/volumes/data/data"} {
 			if err := errors.Join(os.MkdirAll(dir, 0o755), os.WriteFile(filepath.Join(dir, "f"), make([]byte, 50_000), 0o600)); err != nil {
 				t.Fatal(err)
 			}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/wherry-run/wherry/image"
 	"github.com/wherry-run/wherry/supervisor/api"
+	"github.com/wherry-run/wherry/supervisor/unit"
 )
 
 // DiskUsage measures what takes the space. It may take seconds.
@@ -80,15 +81,17 @@ func (s *Supervisor) unitUsage(ctx context.Context, of image.Usage, sizes map[st
 		if rec.Run == "" {
 			continue
 		}
-		c, err := s.containerUsage(ctx, rec, of)
-		if err != nil {
-			return nil, err
-		}
-		c.Ended = !live[id]
 		u := unitOf(rec.Unit.Name)
-		addUnitImage(u, c.Image, sizes)
-		u.Writable, u.Volumes = u.Writable+c.Writable, u.Volumes+c.Volumes
-		u.Containers = append(u.Containers, c)
+		for i := range rec.Revision.Definition.Containers {
+			c, err := s.containerUsage(ctx, rec, &rec.Revision.Definition.Containers[i], of)
+			if err != nil {
+				return nil, err
+			}
+			c.Ended = !live[id]
+			addUnitImage(u, c.Image, sizes)
+			u.Writable, u.Volumes = u.Writable+c.Writable, u.Volumes+c.Volumes
+			u.Containers = append(u.Containers, c)
+		}
 	}
 	list := []api.UnitUsage{}
 	for _, name := range slices.Sorted(maps.Keys(all)) {
@@ -113,17 +116,21 @@ func (s *Supervisor) digestOf(h image.Hold) string {
 	return img.Digest
 }
 
-func (s *Supervisor) containerUsage(ctx context.Context, rec record, of image.Usage) (api.ContainerUsage, error) {
-	c := api.ContainerUsage{Instance: rec.Instance, Run: rec.Run, Image: rec.Revision.Digest}
-	written, leased := of.Leases[rec.Run]
+func (s *Supervisor) containerUsage(ctx context.Context, rec record, def *unit.Container, of image.Usage) (api.ContainerUsage, error) {
+	c := api.ContainerUsage{Instance: rec.Instance, Run: rec.Run, Image: rec.Revision.ImageDigest(def.Name)}
+	if len(rec.Revision.Definition.Containers) > 1 {
+		c.Container = def.Name
+	}
+	dir := s.paths.container(rec.Run, def.Name)
+	written, leased := of.Leases[containerID(rec.Run, def.Name)]
 	var err error
 	if !leased {
-		if written, err = image.FolderSize(ctx, filepath.Join(s.paths.run(rec.Run), "upper")); err != nil {
+		if written, err = image.FolderSize(ctx, filepath.Join(dir, "upper")); err != nil {
 			return c, err
 		}
 	}
 	c.Writable = written
-	c.Volumes, err = image.FolderSize(ctx, filepath.Join(s.paths.run(rec.Run), "volumes"))
+	c.Volumes, err = image.FolderSize(ctx, filepath.Join(dir, "volumes"))
 	return c, err
 }
 

@@ -54,7 +54,7 @@ func (st *start) volume(i int, v unit.Volume) (specs.Mount, error) {
 
 // anonymous makes a volume that lives and dies with the run.
 func (st *start) anonymous(i int, v unit.Volume) (specs.Mount, error) {
-	dir := filepath.Join(st.s.paths.run(st.rec.Run), "volumes", strconv.Itoa(i))
+	dir := filepath.Join(st.dir(), "volumes", strconv.Itoa(i))
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return specs.Mount{}, fmt.Errorf("volume %s: %w", v.Target, err)
 	}

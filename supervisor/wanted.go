@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -43,7 +44,7 @@ func (w *wanted) find(number int) *state.Revision {
 
 func (w *wanted) def() *unit.Unit { return &w.revision().Definition }
 
-func (w *wanted) app() *unit.Container { return &w.def().Containers[0] }
+func (w *wanted) app() *unit.Container { return w.def().Leading() }
 
 func (w *wanted) desired() plan.Desired {
 	return plan.Desired{Unit: *w.def(), Revision: w.rec.Revision, Same: w.revision().Same, Intent: w.rec.Intent, Restart: w.rec.Restart}
@@ -59,12 +60,14 @@ func (w *wanted) clone() *wanted {
 	return &c
 }
 
-// setDigest records what the image's name meant when the revision first started.
-func (w *wanted) setDigest(number int, digest string, stale bool) *state.Revision {
+// setDigests records what the images' names meant when the revision first started,
+// by container; nil: it is known.
+func (w *wanted) setDigests(number int, digests map[string]string, stale bool) *state.Revision {
 	revs := append([]state.Revision(nil), w.revs...)
 	for i := range revs {
-		if revs[i].Number == number && revs[i].Digest == "" {
-			revs[i].Digest, revs[i].Stale = digest, stale
+		missing := func(c unit.Container) bool { return revs[i].ImageDigest(c.Name) == "" }
+		if revs[i].Number == number && slices.ContainsFunc(revs[i].Definition.Containers, missing) {
+			revs[i] = revs[i].WithDigests(digests, stale)
 			w.revs = revs
 			return &revs[i]
 		}

@@ -48,10 +48,11 @@ type UnitUsage struct {
 // ContainerUsage is what one container takes; also one that has ended and is
 // still there to be looked at.
 type ContainerUsage struct {
-	Instance string `json:"instance"`
-	Run      string `json:"run"`
-	Image    string `json:"image,omitempty"` // digest
-	Ended    bool   `json:"ended,omitempty"`
-	Writable int64  `json:"writable"` // its writable layer
-	Volumes  int64  `json:"volumes"`  // anonymous ones
+	Instance  string `json:"instance"`
+	Container string `json:"container,omitempty"` // if the run has several
+	Run       string `json:"run"`
+	Image     string `json:"image,omitempty"` // digest
+	Ended     bool   `json:"ended,omitempty"`
+	Writable  int64  `json:"writable"` // its writable layer
+	Volumes   int64  `json:"volumes"`  // anonymous ones
 }

@@ -128,17 +128,19 @@ type UnitDetail struct {
 	Text       string                  `json:"text,omitempty"`   // the unit file as applied
 	Revisions  []Revision              `json:"revisions"`        // newest first
 	Digest     string                  `json:"image_digest,omitempty"`
-	Stale      bool                    `json:"image_stale,omitempty"` // the registry did not answer, it is what was here
-	Stats      map[string]cgroup.Stats `json:"stats,omitempty"`       // by instance
+	Digests    map[string]string       `json:"image_digests,omitempty"` // by container, if there are several
+	Stale      bool                    `json:"image_stale,omitempty"`   // the registry did not answer, it is what was here
+	Stats      map[string]cgroup.Stats `json:"stats,omitempty"`         // by instance
 }
 
 // Revision is one immutable version of a unit.
 type Revision struct {
-	Number    int       `json:"number"`
-	AppliedAt time.Time `json:"applied_at"`
-	By        string    `json:"by"` // "alice (uid 1000, pid 812)", "units folder"
-	Source    string    `json:"source,omitempty"`
-	Digest    string    `json:"image_digest,omitempty"`
+	Number    int               `json:"number"`
+	AppliedAt time.Time         `json:"applied_at"`
+	By        string            `json:"by"` // "alice (uid 1000, pid 812)", "units folder"
+	Source    string            `json:"source,omitempty"`
+	Digest    string            `json:"image_digest,omitempty"`
+	Digests   map[string]string `json:"image_digests,omitempty"` // by container, if there are several
 }
 
 // File is a unit file as the caller has it. Files are what it refers to
@@ -191,6 +193,7 @@ type RunRequest struct {
 	Unit   unit.Unit `json:"unit"` // Name empty: one is made up
 	Attach bool      `json:"attach,omitempty"`
 	Remove bool      `json:"remove,omitempty"` // --rm
+	Size   *Size     `json:"size,omitempty"`   // of its terminal, if it has one
 }
 
 // ExecRequest runs a process in a running instance. POST /v1/exec, answered by
@@ -201,6 +204,14 @@ type ExecRequest struct {
 	Env    []string `json:"env,omitempty"`
 	User   string   `json:"user,omitempty"`
 	Cwd    string   `json:"cwd,omitempty"`
+
+	Privileged bool `json:"privileged,omitempty"` // all capabilities, and no seccomp filter
+	Detach     bool `json:"detach,omitempty"`     // the answer comes once it runs; its output is dropped
+
+	// With an upgraded connection alone, see Client.ExecStream.
+	Stdin bool  `json:"stdin,omitempty"` // otherwise it has no input
+	TTY   bool  `json:"tty,omitempty"`   // on a terminal of its own
+	Size  *Size `json:"size,omitempty"`  // of the terminal
 }
 
 // LogsRequest selects output. GET /v1/logs, answered by frames, or JSON lines

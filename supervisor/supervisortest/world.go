@@ -39,7 +39,7 @@ func (w *World) Leftovers() []string {
 	}
 	leases, _ := w.Images.Leases()
 	for _, id := range leases {
-		if !live[id] {
+		if run := id[:max(strings.LastIndexByte(id, '.'), 0)]; !live[run] {
 			left = append(left, "image of "+id)
 		}
 	}

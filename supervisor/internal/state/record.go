@@ -3,6 +3,7 @@ package state
 import (
 	"encoding/binary"
 	"encoding/json"
+	"maps"
 	"time"
 
 	"github.com/wherry-run/wherry/supervisor/plan"
@@ -30,7 +31,9 @@ type Revision struct {
 	Source     string    `json:"source,omitempty"` // where the text came from
 	By         string    `json:"by,omitempty"`
 	AppliedAt  time.Time `json:"applied_at"`
-	Digest     string    `json:"digest,omitempty"` // of the image, once it is known
+	Digest     string    `json:"digest,omitempty"` // of the image, once it is known; of one container alone
+	// Digests are those of several containers' images, by container.
+	Digests map[string]string `json:"digests,omitempty"`
 	// Stale says that the registry did not answer when Digest was looked for:
 	// it is what was here (pull policy newer).
 	Stale bool `json:"stale,omitempty"`
@@ -39,11 +42,39 @@ type Revision struct {
 	Same int `json:"same,omitempty"`
 }
 
-// Attempts is an instance's restart history.
+// ImageDigest is that of a container's image, empty if it is not known yet.
+func (r *Revision) ImageDigest(container string) string {
+	if len(r.Definition.Containers) > 1 {
+		return r.Digests[container]
+	}
+	return r.Digest
+}
+
+// WithDigests is the revision with digests by container, which it did not know.
+func (r Revision) WithDigests(digests map[string]string, stale bool) Revision {
+	all := maps.Clone(r.Digests)
+	for _, c := range r.Definition.Containers {
+		switch d := digests[c.Name]; {
+		case d == "" || r.ImageDigest(c.Name) != "":
+		case len(r.Definition.Containers) == 1:
+			r.Digest, r.Stale = d, stale
+		default:
+			if all == nil {
+				all = map[string]string{}
+			}
+			all[c.Name], r.Stale = d, r.Stale || stale
+		}
+	}
+	r.Digests = all
+	return r
+}
+
+// Attempts is an instance's restart history, or that of one of its containers.
 type Attempts struct {
 	plan.Attempts
 	Unit     string `json:"unit"`
-	Instance string `json:"instance"`
+	Instance string `json:"instance"`           // or INSTANCE/CONTAINER
+	Within   string `json:"within,omitempty"`   // of a container: the run whose restarts these are
 	Restarts int    `json:"restarts,omitempty"` // successful starts after the first
 	Ended    *Ended `json:"ended,omitempty"`
 }

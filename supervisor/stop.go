@@ -1,0 +1,150 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/wherry-run/wherry/runtime"
+	"github.com/wherry-run/wherry/supervisor/unit"
+)
+
+// haste is how much time a stop that is under way may still take. Nothing set:
+// each container has its own grace period.
+type haste struct {
+	mu      sync.Mutex
+	set     bool
+	kill    bool
+	until   time.Time
+	changed chan struct{} // closed when there is less time than before
+}
+
+func newHaste() *haste { return &haste{changed: make(chan struct{})} }
+
+// limit gives all of the run's containers together this long; below zero they are
+// killed at once.
+func (h *haste) limit(grace time.Duration) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.set, h.kill, h.until = true, grace < 0, time.Now().Add(grace)
+	close(h.changed)
+	h.changed = make(chan struct{})
+}
+
+// grace is how long a container has now, and what tells that this has changed.
+func (h *haste) grace(own time.Duration) (d time.Duration, kill bool, changed <-chan struct{}) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !h.set {
+		return own, false, h.changed
+	}
+	return max(time.Until(h.until), 0), h.kill, h.changed
+}
+
+// containerExit is how one container of a run ended.
+type containerExit struct {
+	name string
+	exit runtime.Exit
+}
+
+// stopRun ends the given containers of a run and keeps trying until they have
+// ended: each as soon as all that depend on it have. It takes at most the sum of
+// the grace periods along the longest chain, see stopLimit.
+func (s *Supervisor) stopRun(ctx context.Context, run string, list []*unit.Container, h *haste) (exits []containerExit, gaveUp bool) {
+	done := map[string]chan struct{}{}
+	for _, c := range list {
+		done[c.Name] = make(chan struct{})
+	}
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	for _, c := range list {
+		wg.Go(func() {
+			defer close(done[c.Name])
+			for _, user := range list {
+				if user != c && slices.ContainsFunc(user.DependsOn, func(d unit.ContainerDependency) bool { return d.Container == c.Name }) {
+					<-done[user.Name]
+				}
+			}
+			x, ok := s.stopContainer(ctx, run, c, h)
+			mu.Lock()
+			defer mu.Unlock()
+			if !ok {
+				gaveUp = true
+				return
+			}
+			exits = append(exits, containerExit{c.Name, x})
+		})
+	}
+	wg.Wait()
+	return exits, gaveUp
+}
+
+// stopContainer ends one container and keeps trying until it has ended; it is false if
+// ctx ended first. Every container that is stopped, for whatever reason, is stopped here.
+func (s *Supervisor) stopContainer(ctx context.Context, run string, c *unit.Container, h *haste) (runtime.Exit, bool) {
+	id := containerID(run, c.Name)
+	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 5*time.Second) {
+		err := s.stopOnce(ctx, id, time.Duration(c.StopGracePeriod), h)
+		var x runtime.Exit
+		if err == nil {
+			x, err = s.rt.Wait(ctx, id)
+		}
+		switch {
+		case err == nil:
+			return x, true
+		case errors.Is(err, runtime.ErrNotFound):
+			return lost(time.Now()), true
+		}
+		if ctx.Err() == nil {
+			s.log.Warn("stop tried again", "container", id, "err", err)
+		}
+		if !sleep(ctx, wait) {
+			return runtime.Exit{}, false
+		}
+	}
+}
+
+// stopOnce stops once, with a shorter grace if somebody asks for it meanwhile.
+func (s *Supervisor) stopOnce(ctx context.Context, id string, own time.Duration, h *haste) error {
+	for {
+		grace, kill, changed := h.grace(own)
+		sub, cancel := context.WithCancel(ctx)
+		done := make(chan error, 1)
+		go func() {
+			if kill {
+				done <- s.rt.Kill(sub, id)
+				return
+			}
+			_, err := s.rt.Stop(sub, id, grace)
+			done <- err
+		}()
+		select {
+		case err := <-done:
+			cancel()
+			if errors.Is(err, runtime.ErrNotRunning) {
+				err = nil
+			}
+			return err
+		case <-changed:
+			cancel()
+			<-done
+		}
+	}
+}
+
+// stopLimit is how long the stop of a run may take by its containers' own grace periods.
+func stopLimit(def *unit.Unit) time.Duration {
+	total := map[string]time.Duration{}
+	var longest time.Duration
+	for _, c := range unit.StartOrder(def.Containers) {
+		var before time.Duration
+		for _, d := range c.DependsOn {
+			before = max(before, total[d.Container])
+		}
+		total[c.Name] = before + time.Duration(c.StopGracePeriod)
+		longest = max(longest, total[c.Name])
+	}
+	return longest
+}
