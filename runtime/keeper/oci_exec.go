@@ -328,4 +328,3 @@ func subGroups(args []string) (map[string]string, error) {
 	}
 	return out, nil
 }
-
