@@ -29,6 +29,7 @@ func (k *Keeper) adopt() {
 	for i := range states {
 		k.adoptOne(&states[i])
 	}
+	k.adoptShared()
 }
 
 func (k *Keeper) adoptOne(st *state) {
@@ -128,7 +129,7 @@ func checkHandoff(o options) error {
 			return fmt.Errorf("container %s: %w", states[i].ID, err)
 		}
 	}
-	return nil
+	return k.checkShared()
 }
 
 func (k *Keeper) checkOne(st *state) error {

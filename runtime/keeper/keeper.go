@@ -45,7 +45,7 @@ type Keeper struct {
 	mu         sync.Mutex
 	containers map[string]*container
 	subs       map[*subscriber]struct{}
-	shared     map[string]*os.File // network namespaces by run
+	shared     map[string]*shared // namespaces by run; nil while they are made
 }
 
 // container is one container in the keeper's memory. Everything that must
@@ -112,7 +112,7 @@ func open(o options) (*Keeper, error) {
 	if l, err = bundle.New(l.Root, l.RunDir); err != nil { // once more, now that links can be followed
 		return nil, err
 	}
-	for _, dir := range []string{l.Containers(), l.Libcontainer(), l.Seccomp()} {
+	for _, dir := range []string{l.Containers(), l.Libcontainer(), l.Seccomp(), l.Shared()} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return nil, err
 		}
@@ -124,7 +124,7 @@ func open(o options) (*Keeper, error) {
 		heirlooms:  newHeirlooms(),
 		containers: map[string]*container{},
 		subs:       map[*subscriber]struct{}{},
-		shared:     map[string]*os.File{},
+		shared:     map[string]*shared{},
 	}
 	// Before all else that opens groups: libcontainer keeps the first handle it gets of their tree.
 	if k.groups, err = k.prepareParent(); err != nil {

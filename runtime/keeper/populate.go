@@ -1,6 +1,7 @@
 package keeper
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -21,7 +22,8 @@ var populating sync.Mutex
 // populate copies the content of an image's folder into an empty volume. A
 // marker beside the volume says that a copy is under way, so that one that a
 // crash cut off is done again instead of passing for the user's data.
-func populate(root *os.File, p runtime.Populate) error {
+// Owners are stored as the container knows them, also if root shows shifted ones.
+func populate(root *os.File, p runtime.Populate, ids *runtime.IDMap) error {
 	populating.Lock()
 	defer populating.Unlock()
 	src, err := openInRoot(root, p.Path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NONBLOCK)
@@ -48,7 +50,7 @@ func populate(root *os.File, p runtime.Populate) error {
 	if err := os.WriteFile(marker, nil, 0o600); err != nil {
 		return err
 	}
-	c := copier{links: map[inode]string{}}
+	c := copier{links: map[inode]string{}, ids: ids}
 	if err := c.dir(src, dst, "."); err != nil {
 		return err
 	}
@@ -67,6 +69,7 @@ type inode struct{ dev, ino uint64 }
 type copier struct {
 	links map[inode]string // first place of each file with several names, below the top
 	top   *os.File         // of the destination
+	ids   *runtime.IDMap   // with which the source is shown; nil: the host's
 }
 
 // dir copies the content of src into dst, then src's own attributes.
@@ -88,7 +91,7 @@ func (c *copier) dir(src, dst *os.File, rel string) error {
 	if err := unix.Fstat(int(src.Fd()), &st); err != nil {
 		return err
 	}
-	return copyAttributes(src, dst, &st)
+	return c.copyAttributes(src, dst, &st)
 }
 
 func (c *copier) entry(src, dst *os.File, name, rel string) error {
@@ -117,7 +120,7 @@ func (c *copier) entry(src, dst *os.File, name, rel string) error {
 		if err := unix.Mknodat(int(dst.Fd()), name, st.Mode, 0); err != nil {
 			return wrapPath(rel, err)
 		}
-		return wrapPath(rel, unix.Fchownat(int(dst.Fd()), name, int(st.Uid), int(st.Gid), unix.AT_SYMLINK_NOFOLLOW))
+		return wrapPath(rel, unix.Fchownat(int(dst.Fd()), name, c.owner(st.Uid), c.owner(st.Gid), unix.AT_SYMLINK_NOFOLLOW))
 	}
 	return nil // sockets mean nothing without their server; a device must not get into a volume that others mount
 }
@@ -171,7 +174,7 @@ func (c *copier) file(src, dst *os.File, name string, st *unix.Stat_t) error {
 	if _, err := io.Copy(to, from); err != nil {
 		return err
 	}
-	return copyAttributes(from, to, st)
+	return c.copyAttributes(from, to, st)
 }
 
 func (c *copier) symlink(src, dst *os.File, name string, st *unix.Stat_t) error {
@@ -184,20 +187,20 @@ func (c *copier) symlink(src, dst *os.File, name string, st *unix.Stat_t) error 
 	if err := unix.Symlinkat(string(b[:n]), int(dst.Fd()), name); err != nil {
 		return err
 	}
-	return unix.Fchownat(int(dst.Fd()), name, int(st.Uid), int(st.Gid), unix.AT_SYMLINK_NOFOLLOW)
+	return unix.Fchownat(int(dst.Fd()), name, c.owner(st.Uid), c.owner(st.Gid), unix.AT_SYMLINK_NOFOLLOW)
 }
 
 // copyAttributes sets owner, mode, extended attributes and times, in this
 // order: a change of owner clears set-id bits and capabilities.
-func copyAttributes(from, to *os.File, st *unix.Stat_t) error {
+func (c *copier) copyAttributes(from, to *os.File, st *unix.Stat_t) error {
 	fd := int(to.Fd())
-	if err := unix.Fchown(fd, int(st.Uid), int(st.Gid)); err != nil {
+	if err := unix.Fchown(fd, c.owner(st.Uid), c.owner(st.Gid)); err != nil {
 		return err
 	}
 	if err := unix.Fchmod(fd, st.Mode&0o7777); err != nil {
 		return err
 	}
-	if err := copyXattrs(int(from.Fd()), fd); err != nil {
+	if err := c.copyXattrs(int(from.Fd()), fd); err != nil {
 		return err
 	}
 	times := []unix.Timeval{
@@ -207,7 +210,7 @@ func copyAttributes(from, to *os.File, st *unix.Stat_t) error {
 	return unix.Futimes(fd, times)
 }
 
-func copyXattrs(from, to int) error {
+func (c *copier) copyXattrs(from, to int) error {
 	size, err := unix.Flistxattr(from, nil)
 	if err != nil || size == 0 {
 		return nil // none, or a file system without
@@ -228,11 +231,34 @@ func copyXattrs(from, to int) error {
 		if n, err = unix.Fgetxattr(from, name, value); err != nil {
 			continue
 		}
+		if strings.HasPrefix(name, aclPrefix) {
+			c.ownACL(value[:n])
+		}
 		if err := unix.Fsetxattr(to, name, value[:n], 0); err != nil && !errors.Is(err, unix.EOPNOTSUPP) {
 			return fmt.Errorf("attribute %s: %w", name, err)
 		}
 	}
 	return nil
+}
+
+// owner is the id inside for one of the source.
+func (c *copier) owner(id uint32) int { return int(ownID(c.ids, id)) }
+
+const (
+	aclPrefix = "system.posix_acl_"
+	aclUser   = 0x02
+	aclGroup  = 0x08
+)
+
+// ownACL does for the users and groups of an access control list what owner does
+// for the owner: linux/posix_acl_xattr.h has its form.
+func (c *copier) ownACL(value []byte) {
+	for e := 4; e+8 <= len(value); e += 8 {
+		if tag := binary.LittleEndian.Uint16(value[e:]); tag == aclUser || tag == aclGroup {
+			id := value[e+4 : e+8]
+			binary.LittleEndian.PutUint32(id, ownID(c.ids, binary.LittleEndian.Uint32(id)))
+		}
+	}
 }
 
 // openAt opens an entry of dir that is not a symbolic link.

@@ -10,6 +10,8 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"github.com/wherry-run/wherry/runtime"
 )
 
 // privateMounts gives the calling thread a mount namespace of its own, in
@@ -32,8 +34,11 @@ type rootfs struct {
 	dir       string
 	container string
 	layers    *layers
+	users     *os.File       // user namespace whose ids the layers are shown with; nil: the host's
+	ids       *runtime.IDMap // its map
 
-	lower map[string]*layer // by the folder where it is to be mounted
+	lower   map[string]*layer   // by the folder where it is to be mounted
+	shifted map[string]*os.File // mounts of layers in users, by their folder
 }
 
 // mount performs mounts: the one for "/" at dir, those before it for the layers that
@@ -49,7 +54,17 @@ func (r *rootfs) mount(mounts []specs.Mount) error {
 			return err
 		}
 	}
-	if err := r.mountAt(r.dir, mounts[root]); err != nil {
+	top, err := r.shift(mounts[root])
+	defer r.closeShifted()
+	if err != nil {
+		return fmt.Errorf("mount /: %w", err)
+	}
+	if f := r.shifted[""]; f != nil {
+		err = r.attachRoot(f, top)
+	} else {
+		err = r.mountAt(r.dir, top)
+	}
+	if err != nil {
 		return fmt.Errorf("mount /: %w", err)
 	}
 	for _, m := range mounts[root+1:] {

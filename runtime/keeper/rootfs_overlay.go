@@ -64,6 +64,8 @@ func (r *rootfs) mountNewOverlay(dir string, m specs.Mount) error {
 			continue
 		case isMountFlag(o):
 			continue // a flag that says what is the case anyway
+		case key == "lowerdir+" && r.shifted[value] != nil:
+			err = unix.FsconfigSetFd(fs, key, int(r.shifted[value].Fd()))
 		case key == "lowerdir+" && r.lower[value] != nil:
 			err = unix.FsconfigSetFd(fs, key, int(r.lower[value].mount.Fd()))
 		case hasValue:
@@ -170,6 +172,8 @@ func oldOverlayOptions(options []string) (flags uintptr, data, base string, err 
 	for _, o := range options {
 		if lower, ok := strings.CutPrefix(o, "lowerdir+="); ok {
 			lowers = append(lowers, lower)
+		} else if label, ok := strings.CutPrefix(o, "context="); ok {
+			rest = append(rest, `context="`+label+`"`) // SELinux's: its categories have a comma between them
 		} else {
 			rest = append(rest, o)
 		}

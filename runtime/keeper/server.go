@@ -275,9 +275,6 @@ func (c *client) start(ctx context.Context, m *wire.Message) (any, []*os.File, e
 		}
 		netns = m.Files[0]
 	}
-	if cfg.Join {
-		netns = c.s.k.sharedNet(cfg.Run)
-	}
 	st, err := c.s.k.start(ctx, &cfg, netns)
 	return st, nil, err
 }

@@ -75,6 +75,7 @@ type launch struct {
 	cfg   *runtime.Config
 	netns *os.File
 
+	shared    map[string]*os.File // the run's namespaces, if it joins them
 	id        identity
 	ownFilter bool // our init loads the seccomp filter
 	filter    filterRef
@@ -161,6 +162,9 @@ func openLog(c runtime.LogConfig) (*logfile.Writer, error) {
 func (l *launch) prepareProcess() error {
 	spec := l.cfg.Spec
 	l.k.complete(l.cfg, l.netns)
+	if err := l.joinShared(); err != nil {
+		return err
+	}
 	log := l.k.logger.With("unit", l.cfg.Unit, "container", l.cfg.ID())
 	l.k.host.fit(spec, log)
 	err := l.k.fitLimits(spec.Linux.Resources, log)
@@ -215,7 +219,7 @@ func (l *launch) inPrivate() error {
 		return stepError(runtime.StepRootfs, err)
 	}
 	dir := l.cfg.Spec.Root.Path
-	rootfs := rootfs{dir: dir, container: l.cfg.ID(), layers: l.k.layers}
+	rootfs := rootfs{dir: dir, container: l.cfg.ID(), layers: l.k.layers, users: l.shared["user"], ids: l.cfg.IDMap}
 	if err := rootfs.mount(l.cfg.Rootfs); err != nil {
 		return stepError(runtime.StepRootfs, err)
 	}
@@ -236,7 +240,7 @@ func (l *launch) readRootfs(dir string) error {
 	}
 	defer root.Close()
 	for _, p := range l.cfg.Populate {
-		if err := populate(root, p); err != nil {
+		if err := populate(root, p, l.cfg.IDMap); err != nil {
 			return stepError(runtime.StepRootfs, fmt.Errorf("populate %s: %w", p.Into, err))
 		}
 	}
@@ -244,7 +248,7 @@ func (l *launch) readRootfs(dir string) error {
 		return err
 	}
 	giveRootCaps(l.cfg.Spec.Process.Capabilities, l.id.uid)
-	return nil
+	return l.ownStdio()
 }
 
 // save completes the state with what later processes of the container need.
@@ -277,6 +281,7 @@ func (l *launch) create() error {
 	if err != nil {
 		return err
 	}
+	l.enterUserNS(conf)
 	id := l.cfg.ID()
 	lc, err := libcontainer.Create(l.k.layout.Libcontainer(), id, conf)
 	if err != nil {

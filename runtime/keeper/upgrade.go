@@ -42,11 +42,16 @@ func (d *daemon) upgrade(binary string) error {
 	args := append(d.args(binary),
 		"--listener-fd", strconv.Itoa(int(listener.Fd())), "--lock-fd", strconv.Itoa(int(d.lockFile.Fd())))
 	inherit := []uintptr{listener.Fd(), d.lockFile.Fd()}
+	keepShared, err := d.k.bequeath()
+	if err != nil {
+		return fmt.Errorf("upgrade: %w", err)
+	}
 	for _, fd := range inherit {
 		unix.FcntlInt(fd, unix.F_SETFD, 0)
 	}
 	d.logger.Info("becoming another binary", "binary", binary)
 	err = execve(binary, args)
+	keepShared()
 	for _, fd := range inherit {
 		unix.CloseOnExec(int(fd))
 	}
@@ -120,6 +125,7 @@ func (d *daemon) shutdown() error {
 		return nil
 	default:
 	}
+	d.k.clearShared()
 	close(d.stopped)
 	os.Remove(d.k.layout.Socket())
 	time.AfterFunc(50*time.Millisecond, func() { d.socket.Close() }) // the answer goes out first

@@ -63,10 +63,29 @@ func (l Layout) State(id string) string { return filepath.Join(l.Containers(), i
 // Record is where the container's init writes how its child ended.
 func (l Layout) Record(id string) string { return filepath.Join(l.Containers(), id+".exit") }
 
+// Exec is what the keeper knows of a process that was exec'd in container id.
+func (l Layout) Exec(id, key string) string {
+	return filepath.Join(l.Containers(), id+"="+key+".exec")
+}
+
 // Pipe is the named pipe of stream ("stdout", "stderr").
 func (l Layout) Pipe(id, stream string) string {
 	return filepath.Join(l.Containers(), id+"."+stream)
 }
+
+// Shared holds what is known of the namespaces that the containers of a run share.
+func (l Layout) Shared() string { return filepath.Join(l.RunDir, "ns") }
+
+// SharedState is the keeper's state of a run's namespaces.
+func (l Layout) SharedState(run string) string { return filepath.Join(l.Shared(), run+".json") }
+
+// Pins is the folder in which a run's namespaces are mounted.
+func (l Layout) Pins(run string) string { return filepath.Join(l.Shared(), run) }
+
+// MappedRootfs is where root file systems are mounted for containers in a user
+// namespace, each in a mount namespace of its own: root of such a container may
+// not pass through folders that are closed to others, as runs/ is.
+func (l Layout) MappedRootfs() string { return filepath.Join(l.RunDir, "rootfs") }
 
 // Run is the folder of all containers of a run.
 func (l Layout) Run(run string) string { return filepath.Join(l.Root, "runs", run) }
