@@ -84,7 +84,7 @@ func (k *Keeper) reopen(c *container) {
 	if err != nil {
 		log.Error("cannot open a container's log: its output is dropped", "err", err)
 	}
-	if c.pump, err = startPump(k.layout, st.ID, logFile); err != nil {
+	if c.pump, err = startPump(k.layout, st.ID, logFile, st.Log); err != nil {
 		log.Error("cannot read a container's output", "err", err)
 		c.pump = nil
 	}

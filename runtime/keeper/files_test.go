@@ -198,7 +198,7 @@ func TestPump(t *testing.T) {
 	if err := makePipes(l, "id"); err != nil {
 		t.Fatal(err)
 	}
-	p, err := startPump(l, "id", log)
+	p, err := startPump(l, "id", log, runtime.LogConfig{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -267,7 +267,7 @@ func BenchmarkPump(b *testing.B) {
 	if err := makePipes(l, "id"); err != nil {
 		b.Fatal(err)
 	}
-	p, err := startPump(l, "id", log)
+	p, err := startPump(l, "id", log, runtime.LogConfig{})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -295,7 +295,7 @@ func TestPumpStops(t *testing.T) {
 	if err := makePipes(l, "id"); err != nil {
 		t.Fatal(err)
 	}
-	p, err := startPump(l, "id", nil)
+	p, err := startPump(l, "id", nil, runtime.LogConfig{})
 	if err != nil {
 		t.Fatal(err)
 	}

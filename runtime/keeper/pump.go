@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/wherry-run/wherry/runtime"
 	"github.com/wherry-run/wherry/runtime/internal/bundle"
 	"github.com/wherry-run/wherry/runtime/internal/logfile"
 )
@@ -30,8 +31,9 @@ type pump struct {
 	pipes [2]*os.File
 	wg    sync.WaitGroup
 
-	mu  sync.Mutex      // both streams write to one file
-	log *logfile.Writer // nil: the output is dropped
+	mu    sync.Mutex      // both streams write to one file
+	log   *logfile.Writer // nil: the output is dropped
+	queue *queue          // nil: the container waits for the disk
 }
 
 // makePipes makes the named pipes of container id.
@@ -63,8 +65,16 @@ func openPipe(path string, flags int) (*os.File, error) {
 	return os.NewFile(uintptr(fd), path), nil
 }
 
-// startPump opens the pipes of container id and begins to copy.
-func startPump(l bundle.Layout, id string, log *logfile.Writer) (*pump, error) {
+// openLog opens a container's log; no path means that nobody wants it.
+func openLog(c runtime.LogConfig) (*logfile.Writer, error) {
+	if c.Path == "" {
+		return nil, nil
+	}
+	return logfile.Open(c.Path, c.MaxSize, c.MaxFile)
+}
+
+// startPump opens the pipes of container id and begins to copy to the log.
+func startPump(l bundle.Layout, id string, log *logfile.Writer, c runtime.LogConfig) (*pump, error) {
 	p := &pump{log: log}
 	for i, s := range streamNames {
 		f, err := openPipe(l.Pipe(id, s), unix.O_NONBLOCK)
@@ -73,6 +83,9 @@ func startPump(l bundle.Layout, id string, log *logfile.Writer) (*pump, error) {
 			return nil, err
 		}
 		p.pipes[i] = f
+	}
+	if log != nil && c.NonBlocking {
+		p.queue = newQueue(log, c.Buffer)
 	}
 	for i := range p.pipes {
 		p.wg.Go(func() { p.copy(p.pipes[i], streamNames[i]) })
@@ -97,6 +110,9 @@ func (p *pump) stop() {
 	}
 	p.wg.Wait()
 	p.closePipes()
+	if p.queue != nil {
+		p.queue.close()
+	}
 	if p.log != nil {
 		p.log.Close()
 	}
@@ -183,7 +199,13 @@ func (p *pump) piece(fd int, stream string, s *scratch) (int, error) {
 	return int(n), nil
 }
 
+// write gives a piece to the log. It takes as long as the disk does, unless
+// there is a queue.
 func (p *pump) write(stream string, b []byte) {
+	if p.queue != nil {
+		p.queue.put(stream, time.Now(), b)
+		return
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.log != nil {

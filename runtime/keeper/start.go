@@ -14,7 +14,6 @@ import (
 	"github.com/wherry-run/wherry/cgroup"
 	"github.com/wherry-run/wherry/runtime"
 	"github.com/wherry-run/wherry/runtime/internal/bundle"
-	"github.com/wherry-run/wherry/runtime/internal/logfile"
 )
 
 // stepError names the step that failed, unless the error already does.
@@ -139,7 +138,7 @@ func (l *launch) prepareLog() error {
 	if err := makePipes(l.k.layout, id); err != nil {
 		return err
 	}
-	if l.c.pump, err = startPump(l.k.layout, id, log); err != nil {
+	if l.c.pump, err = startPump(l.k.layout, id, log, l.cfg.Log); err != nil {
 		return err
 	}
 	for i, s := range streamNames {
@@ -148,14 +147,6 @@ func (l *launch) prepareLog() error {
 		}
 	}
 	return nil
-}
-
-// openLog opens a container's log; no path means that nobody wants it.
-func openLog(c runtime.LogConfig) (*logfile.Writer, error) {
-	if c.Path == "" {
-		return nil, nil
-	}
-	return logfile.Open(c.Path, c.MaxSize, c.MaxFile)
 }
 
 // prepareProcess collects what the container's first process gets along.
