@@ -29,8 +29,17 @@ func (r *Runtime) Root(ctx context.Context, id string) (*os.File, error) {
 	return r.file(ctx, wire.Root, wire.ContainerRequest{ID: id})
 }
 
-// file makes a call that is answered by one descriptor.
+// file makes a call that is answered by one descriptor. It may be asked again if the keeper dies over it.
 func (r *Runtime) file(ctx context.Context, t wire.Type, body any) (*os.File, error) {
+	for try := 0; ; try++ {
+		f, err := r.fileOnce(ctx, t, body)
+		if err == nil || !keeperGone(err) || try == 3 || ctx.Err() != nil || r.ctx.Err() != nil {
+			return f, err
+		}
+	}
+}
+
+func (r *Runtime) fileOnce(ctx context.Context, t wire.Type, body any) (*os.File, error) {
 	l, err := r.connect(ctx)
 	if err != nil {
 		return nil, err

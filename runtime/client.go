@@ -53,6 +53,7 @@ func dial(ctx context.Context, path string) (*link, error) {
 		l.close()
 		return nil, err
 	}
+	l.conn.Speak(l.hello.Version)
 	return l, nil
 }
 
@@ -128,6 +129,9 @@ func (l *link) lost() error {
 // call sends a request and waits for its answer. A request whose context ends
 // is canceled at the keeper too.
 func (l *link) call(ctx context.Context, t wire.Type, body any, files ...*os.File) (*wire.Message, error) {
+	if err := wire.Check(t, l.conn.Version()); err != nil {
+		return nil, err
+	}
 	id, ch := l.expect(1)
 	defer l.release(id)
 	m, err := wire.New(t, id, body)
@@ -146,7 +150,7 @@ func (l *link) call(ctx context.Context, t wire.Type, body any, files ...*os.Fil
 	case <-ctx.Done():
 	}
 	l.conn.Send(&wire.Message{Version: wire.Version, Type: wire.Cancel, ID: id})
-	if t != wire.Start && t != wire.Exec {
+	if t != wire.Start && t != wire.Exec && t != wire.AwaitExec {
 		return nil, ctx.Err()
 	}
 	// These leave nothing behind, but only once the keeper says so.
@@ -180,6 +184,7 @@ func (l *link) lastWord(ch chan *wire.Message) (*wire.Message, error) {
 var sentinels = map[wire.Code]error{
 	wire.NotFound: ErrNotFound, wire.Exists: ErrExists, wire.NotRunning: ErrNotRunning,
 	wire.Command: ErrCommand, wire.NotExecutable: ErrNotExecutable, wire.Busy: ErrBusy,
+	wire.NoInput: ErrNoInput, wire.Paused: ErrPaused, wire.Unsupported: errors.ErrUnsupported,
 	wire.Canceled: context.Canceled,
 }
 

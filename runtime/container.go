@@ -46,7 +46,9 @@ func (r *Runtime) Start(ctx context.Context, c Config) (Status, error) {
 	if c.NetNS != nil {
 		files = append(files, c.NetNS)
 	}
-	err = r.once(ctx, wire.Start, req, &st, files...)
+	if err = r.understood(ctx, &c); err == nil {
+		err = r.once(ctx, wire.Start, req, &st, files...)
+	}
 	var se *StepError
 	if err != nil && !errors.As(err, &se) {
 		err = &StepError{Step: StepProcess, Err: err}
@@ -115,7 +117,8 @@ func (r *Runtime) Wait(ctx context.Context, id string) (Exit, error) {
 // are passed to the process; closing them stays the caller's. If ctx ends, or
 // this process dies, the process is killed.
 func (r *Runtime) Exec(ctx context.Context, id string, p Process) (Exit, error) {
-	req := wire.ExecRequest{ID: id, Args: p.Args, Env: p.Env, Cwd: p.Cwd, User: p.User}
+	req := wire.ExecRequest{ID: id, Args: p.Args, Env: p.Env, Cwd: p.Cwd, User: p.User,
+		Rows: p.Rows, Columns: p.Columns, Privileged: p.Privileged, Detach: p.Detach}
 	var files []*os.File
 	for i, f := range []*os.File{p.Stdin, p.Stdout, p.Stderr} {
 		if f != nil {
@@ -123,9 +126,11 @@ func (r *Runtime) Exec(ctx context.Context, id string, p Process) (Exit, error) 
 			files = append(files, f)
 		}
 	}
-	var exit Exit
-	err := r.once(ctx, wire.Exec, req, &exit, files...)
-	return exit, err
+	if p.Console != nil {
+		req.Console = true
+		files = append(files, p.Console)
+	}
+	return r.exec(ctx, req, files)
 }
 
 // Remove forgets an exited container: its group, its state, its folder in

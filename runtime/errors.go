@@ -14,6 +14,8 @@ var (
 	ErrCommand       = errors.New("command not found")          // exit code 127
 	ErrNotExecutable = errors.New("command cannot be executed") // exit code 126
 	ErrBusy          = errors.New("keeper still has running containers")
+	ErrPaused        = errors.New("container is paused")
+	ErrNoInput       = errors.New("container takes no input")
 )
 
 // Step names a part of the work of making a container. The name stands in

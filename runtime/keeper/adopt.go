@@ -92,10 +92,15 @@ func (k *Keeper) reopen(c *container) {
 		return
 	}
 	c.proc = holdSame(st.Pid, st.StartTime)
+	k.adoptIO(c)
+	if c.proc != nil {
+		seePaused(st)
+	}
 	if c.proc != nil && st.WatchOOM {
 		if err := k.ooms.Add(cgroup.Group{Path: st.Cgroup}); err != nil {
 			log.Warn("cannot watch for kills by lack of memory", "err", err)
 		}
+		go k.killMissed(c)
 	}
 }
 

@@ -25,8 +25,6 @@ func checkSpec(spec *specs.Spec) error {
 		return errors.New("spec: process and linux must be set")
 	case len(spec.Process.Args) == 0:
 		return errors.New("spec: no command")
-	case spec.Process.Terminal:
-		return fmt.Errorf("spec: terminal: %w", errors.ErrUnsupported)
 	case !path.IsAbs(spec.Process.Cwd):
 		return fmt.Errorf("spec: working directory %q is not absolute", spec.Process.Cwd)
 	case !slices.ContainsFunc(spec.Mounts, func(m specs.Mount) bool { return path.Clean(m.Destination) == "/proc" }):
@@ -45,14 +43,7 @@ func (k *Keeper) complete(cfg *runtime.Config, netns *os.File) {
 	if spec.Linux.Resources == nil {
 		spec.Linux.Resources = &specs.LinuxResources{}
 	}
-	if m := spec.Linux.Resources.Memory; m != nil && m.Limit != nil && cgroupUnified() {
-		if spec.Linux.Resources.Unified == nil {
-			spec.Linux.Resources.Unified = map[string]string{}
-		}
-		if _, set := spec.Linux.Resources.Unified["memory.oom.group"]; !set {
-			spec.Linux.Resources.Unified["memory.oom.group"] = "1" // half a container is worse than none
-		}
-	}
+	groupOOM(spec.Linux.Resources, cfg.OOM, k.memoryAccounted())
 	if netns == nil {
 		return
 	}

@@ -15,6 +15,9 @@ import (
 // follow waits for a container's end and then finds out and records how it
 // ended. Every running container has one goroutine here.
 func (k *Keeper) follow(c *container) {
+	if err := k.heirlooms.keep(heirPidfd, c.snapshot().ID, c.proc.file); err != nil {
+		k.logger.Warn("the next keeper may not learn a container's end", "container", c.snapshot().ID, "err", err)
+	}
 	if err := c.proc.wait(context.Background()); err != nil {
 		k.logger.Error("cannot wait for a container", "container", c.snapshot().ID, "err", err)
 		return
@@ -45,8 +48,11 @@ func (k *Keeper) ended(c *container) {
 		log.Error("processes of an ended container stay", "err", err)
 	}
 	if c.pump != nil {
+		k.lastOutput(c, &st)
 		c.pump.stop()
 	}
+	c.closeIO()
+	k.heirlooms.dropAll(st.ID)
 	k.sweepEnded(&st)
 	if err := k.update(c, func(st *state) { st.Drained = true }); err != nil {
 		log.Error("cannot keep that a container is drained", "err", err)
@@ -59,7 +65,7 @@ func (k *Keeper) ended(c *container) {
 // process was gone before anybody could hold it.
 func (k *Keeper) exitOf(st *state, proc *process, g cgroup.Group) runtime.Exit {
 	exit := runtime.Exit{At: time.Now()}
-	ws, known := wait(st, proc)
+	ws, known := wait(st.StartTime, proc)
 	if rec, at, ok := readRecord(k.layout.Record(st.ID)); ok {
 		ws, known, exit.At = rec, true, at
 	}
@@ -69,27 +75,43 @@ func (k *Keeper) exitOf(st *state, proc *process, g cgroup.Group) runtime.Exit {
 		// Whatever else ends the init, it leaves a record. SIGKILL was sent, and nothing else is left that it could have been.
 		ws, known = unix.WaitStatus(unix.SIGKILL), true
 	}
-	switch {
-	case !known:
-		exit.Unknown = true
-		exit.Cause = "it ended while no keeper was there to see it, and left no record"
-	case ws.Signaled():
-		exit.Signal = signalName(ws.Signal())
-	default:
-		exit.Code = ws.ExitStatus()
+	if !known && st.BootID == k.boot {
+		ws, known = k.waitHeld(proc, st.StartTime, heirPidfd, st.ID)
 	}
+	describe(&exit, ws, known)
 	if serr == nil {
 		exit.Memory = &runtime.Memory{Peak: stats.MemoryPeak, Limit: stats.MemoryLimit}
 	}
-	if known && lackedMemory && ws.Signal() == unix.SIGKILL {
+	exit.Pressure = pressureOf(g)
+	if exit.LastOOM = k.oomOf(st, g); exit.LastOOM == nil {
+		exit.LastOOM = st.LastOOM
+	}
+	// Where single processes are killed, our own SIGKILL is not one of the kernel's.
+	byUs := st.Killed && st.OOM == oomProcess
+	if known && lackedMemory && ws.Signal() == unix.SIGKILL && !byUs {
 		exit.OOM = true
 		exit.Cause = "the kernel killed it for lack of memory, limit " + mebibytes(stats.MemoryLimit)
 	}
 	return exit
 }
 
-// wait asks everybody but the init for the end of proc.
-func wait(st *state, proc *process) (unix.WaitStatus, bool) {
+// describe writes down what a wait status says.
+func describe(exit *runtime.Exit, ws unix.WaitStatus, known bool) {
+	switch {
+	case !known:
+		exit.Unknown = true
+		exit.Cause = "it ended while no keeper was there to see it, and left no record"
+		return
+	case ws.Signaled():
+		exit.Signal = signalName(ws.Signal())
+	default:
+		exit.Code = ws.ExitStatus()
+	}
+	exit.Status = uint32(ws)
+}
+
+// wait asks everybody but the init for the end of proc, which began at startTime.
+func wait(startTime uint64, proc *process) (unix.WaitStatus, bool) {
 	if proc == nil {
 		return 0, false
 	}
@@ -98,7 +120,7 @@ func wait(st *state, proc *process) (unix.WaitStatus, bool) {
 	}
 	// Somebody else's child: the status is in the zombie, then in the kernel's memory of it.
 	for range 2 {
-		if ps, err := readStat(proc.pid); err == nil && ps.state == 'Z' && ps.startTime == st.StartTime {
+		if ps, err := readStat(proc.pid); err == nil && ps.state == 'Z' && ps.startTime == startTime {
 			return unix.WaitStatus(ps.exitCode), true
 		}
 		if ws, ok := proc.info(); ok {
@@ -129,7 +151,8 @@ func (k *Keeper) oomKilled(g cgroup.Group) {
 	defer k.mu.Unlock()
 	for _, c := range k.containers {
 		if st := c.snapshot(); st.Cgroup == g.Path {
-			go k.publish(runtime.Event{Type: runtime.EventOOM, ID: st.ID, Status: st.Status})
+			go k.reportOOM(c)
+			go k.killRest(c)
 		}
 	}
 }
@@ -162,6 +185,8 @@ func (k *Keeper) sweep(st *state) error {
 	}
 	removePipes(k.layout, st.ID)
 	os.Remove(k.layout.Record(st.ID))
+	k.forgetExecs(st.ID)
+	k.heirlooms.dropAll(st.ID)
 	k.layers.release(st.ID)
 	dir := k.layout.Rootfs(st.Run, st.Container)
 	os.Remove(dir)
@@ -192,6 +217,7 @@ func (k *Keeper) undo(l *launch) error {
 	if l.c.pump != nil {
 		l.c.pump.stop()
 	}
+	l.c.closeIO()
 	if err == nil {
 		err = k.sweep(&st)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -19,7 +20,7 @@ import (
 
 // exec runs a further process in a running container and waits for its end.
 // If ctx ends first the process is killed.
-func (k *Keeper) exec(ctx context.Context, req *wire.ExecRequest, stdio [3]*os.File) (runtime.Exit, error) {
+func (k *Keeper) exec(ctx context.Context, req *wire.ExecRequest, files execFiles) (runtime.Exit, error) {
 	defer k.busy()
 	if len(req.Args) == 0 {
 		return runtime.Exit{}, errors.New("exec: no command")
@@ -29,8 +30,11 @@ func (k *Keeper) exec(ctx context.Context, req *wire.ExecRequest, stdio [3]*os.F
 		return runtime.Exit{}, err
 	}
 	st := c.snapshot()
+	if st.Paused {
+		return runtime.Exit{}, fmt.Errorf("exec %q: container %s: %w", req.Args[0], st.ID, runtime.ErrPaused)
+	}
 	before, _ := (cgroup.Group{Path: st.Cgroup}).OOMKills()
-	proc, err := k.spawn(ctx, &st, req, stdio)
+	proc, err := k.spawn(ctx, &st, req, files)
 	if err != nil && ctx.Err() != nil {
 		return runtime.Exit{}, ctx.Err() // we killed it before its program ran
 	}
@@ -40,7 +44,16 @@ func (k *Keeper) exec(ctx context.Context, req *wire.ExecRequest, stdio [3]*os.F
 		}
 		return runtime.Exit{}, fmt.Errorf("exec %q: %w", req.Args[0], err)
 	}
+	if req.Detach {
+		go func() {
+			defer proc.close()
+			proc.wait(context.Background())
+			proc.reap()
+		}()
+		return runtime.Exit{}, nil
+	}
 	defer proc.close()
+	defer k.forgetExec(st.ID, req.Key)
 	err = proc.wait(ctx)
 	if ctx.Err() != nil {
 		proc.signal(unix.SIGKILL)
@@ -57,18 +70,18 @@ func (k *Keeper) exec(ctx context.Context, req *wire.ExecRequest, stdio [3]*os.F
 	case !ok:
 		exit.Unknown = true
 	case ws.Signaled():
-		exit.Signal = signalName(ws.Signal())
+		exit.Signal, exit.Status = signalName(ws.Signal()), uint32(ws)
 		after, err := (cgroup.Group{Path: st.Cgroup}).OOMKills()
 		exit.OOM = ws.Signal() == unix.SIGKILL && err == nil && after > before
 	default:
-		exit.Code = ws.ExitStatus()
+		exit.Code, exit.Status = ws.ExitStatus(), uint32(ws)
 	}
 	return exit, nil
 }
 
 // spawn starts the process through our helper, which loads the container's
 // filter and then becomes the program.
-func (k *Keeper) spawn(ctx context.Context, st *state, req *wire.ExecRequest, stdio [3]*os.File) (*process, error) {
+func (k *Keeper) spawn(ctx context.Context, st *state, req *wire.ExecRequest, files execFiles) (*process, error) {
 	k.launching.RLock()
 	defer k.launching.RUnlock()
 	defer warmGroups()()
@@ -80,7 +93,13 @@ func (k *Keeper) spawn(ctx context.Context, st *state, req *wire.ExecRequest, st
 	if err != nil {
 		return nil, translate(err)
 	}
-	p.Capabilities = execCaps(lc.Config().Capabilities, p.UID)
+	filter := st.Filter
+	if req.Privileged {
+		filter = filterRef{}
+		k.privilege(p, lc)
+	} else {
+		p.Capabilities = execCaps(lc.Config().Capabilities, p.UID)
+	}
 	job := newInitJob(k.exe)
 	r, w, err := os.Pipe()
 	if err != nil {
@@ -89,27 +108,43 @@ func (k *Keeper) spawn(ctx context.Context, st *state, req *wire.ExecRequest, st
 	defer r.Close()
 	defer w.Close()
 	job.err = job.add(w)
-	program, err := k.filters.open(st.Filter)
+	program, err := k.filters.open(filter)
 	if err != nil {
 		return nil, err
 	}
 	if program != nil {
 		defer program.Close()
-		job.flt, job.flags = job.add(program), st.Filter.Flags
+		job.flt, job.flags = job.add(program), filter.Flags
 	}
 	p.Args = job.args(false, req.Args)
 	p.ExtraFiles = job.files
-	setStdio(p, stdio)
+	files.give(p, req)
 	if err := lc.Run(p); err != nil {
 		k.reapStrays()
 		return nil, translate(err)
 	}
-	return awaitSpawned(ctx, p, r, w)
+	proc, err := awaitSpawned(ctx, p, r, w)
+	if err == nil && !req.Detach {
+		k.noteExec(st, req.Key, proc)
+	}
+	return proc, err
 }
 
-// setStdio leaves out nil files one by one: a nil *os.File in an interface is
+// execFiles are what a further process gets along: its stdin, stdout and stderr, those
+// that are not nil, or instead a socket that its terminal's master is sent on.
+type execFiles struct {
+	stdio   [3]*os.File
+	console *os.File
+}
+
+// give leaves out nil files one by one: a nil *os.File in an interface is
 // not nil.
-func setStdio(p *libcontainer.Process, stdio [3]*os.File) {
+func (f execFiles) give(p *libcontainer.Process, req *wire.ExecRequest) {
+	if f.console != nil {
+		p.ConsoleSocket, p.ConsoleHeight, p.ConsoleWidth = f.console, req.Rows, req.Columns
+		return
+	}
+	stdio := f.stdio
 	if stdio[0] != nil {
 		p.Stdin = stdio[0]
 	}
@@ -176,6 +211,22 @@ func execCaps(of *configs.Capabilities, uid int) *configs.Capabilities {
 		return nil
 	}
 	return &configs.Capabilities{Bounding: of.Bounding, Effective: of.Bounding, Permitted: of.Bounding}
+}
+
+// privilege gives p all that the host can give. Its filter the caller leaves out, and libcontainer's
+// own, which a container without no_new_privs has, is emptied: lc is loaded for p alone.
+func (k *Keeper) privilege(p *libcontainer.Process, lc *libcontainer.Container) {
+	var all []string
+	for c := range k.host.caps {
+		all = append(all, c)
+	}
+	slices.Sort(all)
+	p.Capabilities = &configs.Capabilities{Bounding: all, Effective: all, Permitted: all}
+	nnp := false
+	p.NoNewPrivileges = &nnp
+	if s := lc.Config().Seccomp; s != nil {
+		*s = configs.Seccomp{DefaultAction: configs.Allow}
+	}
 }
 
 func dropHome(env []string) []string {

@@ -4,19 +4,19 @@
  *
  * The keeper's binary is run as
  *
- *     /proc/self/fd/EXE wherry-init MODE:ERR:RECORD:FILTER:FLAGS PROGRAM [ARG...]
+ *     /proc/self/fd/EXE wherry-init MODE:ERR:RECORD:FILTER:FLAGS:INPUT PROGRAM [ARG...]
  *
  * by libcontainer, inside the finished container. A constructor that runs
  * before libcontainer's own takes over and never returns, so that the Go
  * runtime does not start: an idle container costs a few pages, not a megabyte.
  * For the same reason there is no stdio and no malloc here.
  *
- * MODE is "i" (stay as init: reap, forward signals, record how the program
+ * MODE is "i", or "l" for a filter that the init itself cannot live under (stay as init: reap, forward signals, record how the program
  * ended, see its output into the log) or "x" (become the program). ERR is a pipe on which we say that we
  * run, and then a failure; it closes by itself when the program's exec succeeds. Without it a failure is
  * told on stderr. RECORD is
  * where init writes the raw wait status, FILTER a compiled seccomp program,
- * FLAGS its flags for seccomp(2). -1 stands for none.
+ * FLAGS its flags for seccomp(2), INPUT the other end of the pipe that is our stdin. -1 stands for none.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -45,11 +45,13 @@ struct job {
 	const char *program;
 	int exe; /* our own binary */
 	int init;
+	int late; /* the filter is the program's only: it does not allow what we need */
 	int err;
 	int record;
 	struct wherry_record *page; /* the record, mapped: no filter can forbid writing to it */
 	int filter;
 	unsigned long flags;
+	int input;
 };
 
 /* say tells on stderr why the program does not run. */
@@ -116,12 +118,14 @@ static struct job parse(char **argv)
 		exe++;
 		j.exe = number(&exe);
 	}
-	j.init = s[0] == 'i';
+	j.init = s[0] == 'i' || s[0] == 'l';
+	j.late = s[0] == 'l';
 	s += s[0] && s[1] == ':' ? 2 : 0;
 	j.err = number(&s);
 	j.record = number(&s);
 	j.filter = number(&s);
 	j.flags = number(&s);
+	j.input = number(&s);
 	return j;
 }
 
@@ -290,6 +294,8 @@ static void __attribute__((noreturn)) finish(const struct job *j, int status, co
 	}
 	end_others(all);
 	linger(all);
+	/* The end of a session's leader hangs its terminal up, and what is still on its way to the other side is dropped. */
+	ioctl(0, TIOCNOTTY);
 	_exit(WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status));
 }
 
@@ -311,8 +317,20 @@ static void rename_args(char **argv)
 	memset(to + (end - from), 0, end - (to + (end - from)));
 }
 
+/*
+ * drop_input lets the program read the end of its input, if the keeper has said so. Until then we hold
+ * the pipe open, whoever else comes and goes: a keeper's end must not be taken for it.
+ */
+static void drop_input(struct job *j)
+{
+	if (j->input < 0 || !j->page || !__atomic_load_n(&j->page->input_closed, __ATOMIC_ACQUIRE))
+		return;
+	close(j->input);
+	j->input = -1;
+}
+
 /* supervise is the life of init beside its child. */
-static void __attribute__((noreturn)) supervise(const struct job *j, pid_t child, const sigset_t *all)
+static void __attribute__((noreturn)) supervise(struct job *j, pid_t child, const sigset_t *all)
 {
 	siginfo_t info;
 	pid_t pid;
@@ -322,6 +340,7 @@ static void __attribute__((noreturn)) supervise(const struct job *j, pid_t child
 		sig = sigwaitinfo(all, &info);
 		if (sig < 0)
 			continue; /* EINTR after a stop and continue */
+		drop_input(j);
 		if (sig != SIGCHLD) {
 			kill(child, sig);
 			continue;
@@ -332,7 +351,7 @@ static void __attribute__((noreturn)) supervise(const struct job *j, pid_t child
 	}
 }
 
-static void __attribute__((noreturn)) init(const struct job *j, char **argv, char **envp)
+static void __attribute__((noreturn)) init(struct job *j, char **argv, char **envp)
 {
 	sigset_t all;
 	pid_t child, group;
@@ -341,10 +360,14 @@ static void __attribute__((noreturn)) init(const struct job *j, char **argv, cha
 	sigfillset(&all);
 	sigprocmask(SIG_BLOCK, &all, NULL);
 	prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
+	if (j->input >= 0)
+		fcntl(j->input, F_SETFD, FD_CLOEXEC);
 	child = fork();
 	if (child < 0)
 		fail(j, WHERRY_FORK, errno);
 	if (child == 0) {
+		if (j->late)
+			load_filter(j);
 		/* A group of its own, in the foreground of the terminal if there is one. */
 		setpgid(0, 0);
 		group = getpid();
@@ -354,7 +377,11 @@ static void __attribute__((noreturn)) init(const struct job *j, char **argv, cha
 	}
 	if (j->err >= 0)
 		close(j->err);
+	if (j->input >= 0)
+		close(0); /* we do not read it: a writer shall see if the program does not either */
 	rename_args(argv);
+	if (j->late && wherry_confine() != 0)
+		kill(child, SIGKILL); /* its end is seen and told as any other */
 	supervise(j, child, &all);
 }
 
@@ -371,7 +398,8 @@ static void __attribute__((constructor(101))) wherry_init(int argc, char **argv,
 	close(j.exe);
 	greet(&j);
 	map_record(&j);
-	load_filter(&j);
+	if (!j.late)
+		load_filter(&j);
 	if (j.init)
 		init(&j, argv, envp);
 	fresh_signals();

@@ -32,11 +32,13 @@ type initJob struct {
 	rec   int
 	flt   int
 	flags uint
+	late  bool // the filter is not for the init itself
+	input int  // the end of stdin that is written to
 }
 
 // newInitJob begins with what is the program's own: descriptors that it keeps.
 func newInitJob(exe *os.File, programs ...*os.File) *initJob {
-	j := &initJob{files: programs, err: -1, rec: -1, flt: -1}
+	j := &initJob{files: programs, err: -1, rec: -1, flt: -1, input: -1}
 	j.exe = j.add(exe)
 	return j
 }
@@ -50,10 +52,13 @@ func (j *initJob) add(f *os.File) int {
 // args is the command line: see the head of init.c.
 func (j *initJob) args(stay bool, program []string) []string {
 	mode := "x"
-	if stay {
+	switch {
+	case stay && j.late:
+		mode = "l"
+	case stay:
 		mode = "i"
 	}
-	for _, n := range []int{j.err, j.rec, j.flt, int(j.flags)} {
+	for _, n := range []int{j.err, j.rec, j.flt, int(j.flags), j.input} {
 		mode += ":" + strconv.Itoa(n)
 	}
 	return append([]string{initExe + strconv.Itoa(j.exe), "wherry-init", mode}, program...)

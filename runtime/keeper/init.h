@@ -12,6 +12,8 @@ struct wherry_record {
 	int32_t status; /* as wait(2) gives it */
 	int64_t seconds;
 	int64_t nanoseconds;
+	uint32_t input_closed; /* the keeper's word to the init, which looks at every signal */
+	uint32_t unused;
 };
 
 /* The first byte on the error pipe: the init runs. */
@@ -29,5 +31,8 @@ struct wherry_failure {
 	int32_t part;
 	int32_t error;
 };
+
+/* wherry_confine leaves the init what it needs and nothing else. */
+int wherry_confine(void);
 
 #endif

@@ -25,15 +25,16 @@ type options struct {
 // Keeper holds all containers of one run folder.
 type Keeper struct {
 	options
-	layout  bundle.Layout
-	boot    string
-	exe     *os.File // what containers run as their init
-	groups  *os.File // holds the namespace that libcontainer's group files are opened in
-	filters *filters
-	layers  *layers
-	host    host
-	ooms    *cgroup.Watcher
-	idle    *time.Timer // gives memory back after a burst
+	layout   bundle.Layout
+	boot     string
+	exe      *os.File // what containers run as their init
+	groups   *os.File // holds the namespace that libcontainer's group files are opened in
+	filters  *filters
+	layers   *layers
+	host     host
+	appArmor *appArmor
+	ooms     *cgroup.Watcher
+	idle     *time.Timer // gives memory back after a burst
 
 	heirlooms *heirlooms // descriptors that others hold for the next keeper
 
@@ -44,6 +45,7 @@ type Keeper struct {
 
 	mu         sync.Mutex
 	containers map[string]*container
+	orphans    map[string]*orphan // by execOwnerName
 	subs       map[*subscriber]struct{}
 	shared     map[string]*shared // namespaces by run; nil while they are made
 }
@@ -51,12 +53,14 @@ type Keeper struct {
 // container is one container in the keeper's memory. Everything that must
 // outlive the keeper is in st, which is written before it takes effect.
 type container struct {
-	proc    *process      // nil before the start and after the end
-	pump    *pump         // nil after the end
-	master  *os.File      // of its terminal; nil: it has none, or it is lost
-	input   *os.File      // of a stdin that nobody else holds open
-	settled chan struct{} // closed once the container has ended and its output is in the log
-	failed  chan struct{} // closed if the start failed: the container never was
+	proc      *process      // nil before the start and after the end
+	pump      *pump         // nil after the end
+	master    *os.File      // of its terminal; nil: it has none, or it is lost
+	input     *os.File      // of a stdin that nobody else holds open
+	reporting sync.Mutex    // one report of a kill for lack of memory at a time
+	reports   atomic.Int32  // at work or waiting
+	settled   chan struct{} // closed once the container has ended and its output is in the log
+	failed    chan struct{} // closed if the start failed: the container never was
 
 	handling sync.Mutex // held while its limits or its freezing change
 
@@ -123,6 +127,7 @@ func open(o options) (*Keeper, error) {
 		layers:     newLayers(),
 		heirlooms:  newHeirlooms(),
 		containers: map[string]*container{},
+		orphans:    map[string]*orphan{},
 		subs:       map[*subscriber]struct{}{},
 		shared:     map[string]*shared{},
 	}
@@ -136,6 +141,7 @@ func open(o options) (*Keeper, error) {
 	if k.boot, err = bootID(); err != nil {
 		return nil, err
 	}
+	k.appArmor = newAppArmor()
 	if k.host, err = readHost(); err != nil {
 		return nil, err
 	}

@@ -28,8 +28,10 @@ const pieceSize = 64 << 10
 // the pipes open for reading too, so there is no end of file: stop says when
 // nothing more can come.
 type pump struct {
-	pipes [2]*os.File
-	wg    sync.WaitGroup
+	pipes  [2]*os.File
+	master *os.File      // of a terminal, see tty.go; nil: none
+	ending chan struct{} // closed by stop
+	wg     sync.WaitGroup
 
 	mu    sync.Mutex      // both streams write to one file
 	log   *logfile.Writer // nil: the output is dropped
@@ -52,6 +54,7 @@ func removePipes(l bundle.Layout, id string) {
 	for _, s := range streamNames {
 		os.Remove(l.Pipe(id, s))
 	}
+	os.Remove(l.Pipe(id, stdinName))
 }
 
 // openPipe opens a named pipe for both directions: it then never blocks the
@@ -75,7 +78,7 @@ func openLog(c runtime.LogConfig) (*logfile.Writer, error) {
 
 // startPump opens the pipes of container id and begins to copy to the log.
 func startPump(l bundle.Layout, id string, log *logfile.Writer, c runtime.LogConfig) (*pump, error) {
-	p := &pump{log: log}
+	p := &pump{log: log, ending: make(chan struct{})}
 	for i, s := range streamNames {
 		f, err := openPipe(l.Pipe(id, s), unix.O_NONBLOCK)
 		if err != nil {
@@ -105,6 +108,7 @@ func (p *pump) closePipes() {
 // could write; if a container has handed its pipe to another one, what that
 // one writes from now on is nobody's output, and holds up nothing.
 func (p *pump) stop() {
+	p.stopTerminal()
 	for _, f := range p.pipes {
 		f.SetReadDeadline(time.Unix(1, 0))
 	}

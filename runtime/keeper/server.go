@@ -147,6 +147,9 @@ func decode[T any](m *wire.Message) (*T, error) {
 }
 
 func (c *client) answer(ctx context.Context, m *wire.Message) (any, []*os.File, error) {
+	if err := wire.Check(m.Type, c.conn.Version()); err != nil {
+		return nil, nil, err
+	}
 	switch m.Type {
 	case wire.Hello:
 		return c.hello(m)
@@ -198,10 +201,22 @@ func (c *client) answer(ctx context.Context, m *wire.Message) (any, []*os.File, 
 		return nil, nil, c.s.upgrade(r.Binary)
 	case wire.Shutdown:
 		return nil, nil, c.s.shutdown()
+	case wire.Heirlooms:
+		c.s.k.heirlooms.serve(ctx, c.conn, m.ID)
+		return nil, nil, errAnswered
+	case wire.GiveBack:
+		return nil, nil, c.s.k.acceptHeirlooms(m)
+	case wire.AwaitExec:
+		r, err := decode[wire.AwaitExecRequest](m)
+		if err != nil {
+			return nil, nil, err
+		}
+		exit, err := c.s.k.awaitExec(ctx, r)
+		return exit, nil, err
 	case wire.Get, wire.Kill, wire.Wait, wire.Remove, wire.Pause, wire.Resume, wire.Attach, wire.CloseStdin, wire.Root:
 		return c.byID(ctx, m)
 	}
-	return nil, nil, fmt.Errorf("request %d: %w", m.Type, errors.ErrUnsupported)
+	return nil, nil, wire.Needs(fmt.Sprintf("request %d", m.Type), wire.Version+1, wire.Version)
 }
 
 // byID answers what takes nothing but a container's id.
@@ -256,6 +271,7 @@ func (c *client) hello(m *wire.Message) (any, []*os.File, error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	c.conn.Speak(v)
 	return wire.HelloReply{Version: v, Pid: os.Getpid(), Instance: c.s.instance, Build: c.s.build}, nil, nil
 }
 
@@ -284,19 +300,25 @@ func (c *client) exec(ctx context.Context, m *wire.Message) (any, []*os.File, er
 	if err != nil {
 		return nil, nil, err
 	}
-	var stdio [3]*os.File
+	var files execFiles
 	next := 0
-	for i := range stdio {
+	for i := range files.stdio {
 		if r.Stdio&(1<<i) == 0 {
 			continue
 		}
 		if next == len(m.Files) {
 			return nil, nil, fmt.Errorf("exec: %w: a descriptor is missing", wire.ErrProtocol)
 		}
-		stdio[i] = m.Files[next]
+		files.stdio[i] = m.Files[next]
 		next++
 	}
-	exit, err := c.s.k.exec(ctx, r, stdio)
+	if r.Console {
+		if next == len(m.Files) {
+			return nil, nil, fmt.Errorf("exec: %w: the console is missing", wire.ErrProtocol)
+		}
+		files.console = m.Files[next]
+	}
+	exit, err := c.s.k.exec(ctx, r, files)
 	return exit, nil, err
 }
 
@@ -311,6 +333,7 @@ func errorReply(err error) wire.ErrorReply {
 		wire.NotFound: runtime.ErrNotFound, wire.Exists: runtime.ErrExists, wire.NotRunning: runtime.ErrNotRunning,
 		wire.Command: runtime.ErrCommand, wire.NotExecutable: runtime.ErrNotExecutable,
 		wire.Canceled: context.Canceled, wire.Busy: runtime.ErrBusy,
+		wire.NoInput: runtime.ErrNoInput, wire.Paused: runtime.ErrPaused, wire.Unsupported: errors.ErrUnsupported,
 	} {
 		if errors.Is(err, sentinel) {
 			r.Code = code

@@ -62,8 +62,9 @@ func (k *Keeper) firstState(cfg *runtime.Config) state {
 			ID: cfg.ID(), Unit: cfg.Unit, Instance: cfg.Instance, Run: cfg.Run, Container: cfg.Container,
 			State: runtime.Creating, LogPath: cfg.Log.Path, Cgroup: k.group(cfg.Run, cfg.Container).Path,
 		},
-		Init: cfg.Init, Log: cfg.Log, OOMKills: kills,
+		Init: cfg.Init, Log: cfg.Log, OOMKills: kills, OOM: cfg.OOM,
 		StopSignal: cfg.StopSignal, StopGracePeriod: cfg.StopGracePeriod,
+		Terminal: cfg.Spec.Process.Terminal, Input: cfg.Stdin,
 	}
 }
 
@@ -83,6 +84,9 @@ type launch struct {
 	errPipe   *os.File   // our end
 	errWriter *os.File   // the container's
 	stdio     [2]*os.File
+	stdin     *os.File // the pipe to read from; nil: none
+	console   *os.File // our end of the socket that the terminal comes over; nil: none
+	inside    *os.File // the container's end
 	pid       int
 }
 
@@ -162,12 +166,18 @@ func (l *launch) prepareProcess() error {
 	if err != nil {
 		return stepError(runtime.StepCgroup, err)
 	}
+	if err := l.addOpenings(log); err != nil {
+		return err
+	}
 	if l.ownFilter = selfLoadable(spec); l.ownFilter {
 		if l.filter, err = l.k.filters.get(spec.Linux.Seccomp); err != nil {
 			return err
 		}
 	}
 	l.job = newInitJob(l.k.exe)
+	if err := l.placeFilter(); err != nil {
+		return err
+	}
 	r, w, err := os.Pipe()
 	if err != nil {
 		return err
@@ -189,6 +199,9 @@ func (l *launch) prepareProcess() error {
 	}
 	if program != nil {
 		l.job.flt, l.job.flags = l.job.add(program), l.filter.Flags
+	}
+	if err := l.openIO(); err != nil {
+		return err
 	}
 	return os.MkdirAll(spec.Root.Path, 0o711)
 }
@@ -217,6 +230,9 @@ func (l *launch) inPrivate() error {
 	if err := l.readRootfs(dir); err != nil {
 		return err
 	}
+	if err := l.mapDevices(); err != nil {
+		return stepError(runtime.StepRootfs, err)
+	}
 	if err := l.save(); err != nil {
 		return err
 	}
@@ -236,6 +252,9 @@ func (l *launch) readRootfs(dir string) error {
 		}
 	}
 	if l.id, err = lookupUser(root, l.cfg.User); err != nil {
+		return err
+	}
+	if err := l.addGroups(root); err != nil {
 		return err
 	}
 	giveRootCaps(l.cfg.Spec.Process.Capabilities, l.id.uid)
@@ -273,6 +292,9 @@ func (l *launch) create() error {
 		return err
 	}
 	l.enterUserNS(conf)
+	if err := l.giveBundle(conf); err != nil {
+		return err
+	}
 	id := l.cfg.ID()
 	lc, err := libcontainer.Create(l.k.layout.Libcontainer(), id, conf)
 	if err != nil {
@@ -287,7 +309,7 @@ func (l *launch) create() error {
 	p.Init = true
 	p.Args = l.job.args(l.cfg.Init, l.cfg.Spec.Process.Args)
 	p.ExtraFiles = l.job.files
-	p.Stdout, p.Stderr = l.stdio[0], l.stdio[1]
+	l.giveIO(p)
 	if err := join.enter(); err != nil {
 		return stepError(runtime.StepCgroup, err)
 	}
@@ -302,6 +324,9 @@ func (l *launch) create() error {
 		return err
 	}
 	if l.c.proc, err = openProcess(l.pid); err != nil {
+		return err
+	}
+	if err := l.takeTerminal(); err != nil {
 		return err
 	}
 	if err := join.finish(); err != nil {

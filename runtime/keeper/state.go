@@ -30,6 +30,12 @@ type state struct {
 	OOMKills  uint64            `json:"oom_kills"` // the group's count when the run began
 	WatchOOM  bool              `json:"watch_oom"`
 	Killed    bool              `json:"killed,omitempty"` // we have sent it SIGKILL
+	LastOOM   *runtime.OOM      `json:"last_oom,omitempty"`
+	OOM       string            `json:"oom,omitempty"` // process, or the whole container
+
+	Terminal    bool `json:"terminal,omitempty"`
+	Input       bool `json:"input,omitempty"` // its stdin is a pipe
+	InputClosed bool `json:"input_closed,omitempty"`
 
 	StopSignal      string        `json:"stop_signal,omitempty"`
 	StopGracePeriod time.Duration `json:"stop_grace_period,omitempty"`

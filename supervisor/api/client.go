@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
@@ -46,6 +47,11 @@ func (c *Client) Close() { c.http.CloseIdleConnections() }
 // open makes a call and returns its answer, whose body the caller closes. A body
 // that is a reader goes out as it is, any other as JSON.
 func (c *Client) open(ctx context.Context, method, path string, query url.Values, body any) (*http.Response, error) {
+	return c.openWith(ctx, method, path, query, body, nil)
+}
+
+// openWith is open with further headers.
+func (c *Client) openWith(ctx context.Context, method, path string, query url.Values, body any, header http.Header) (*http.Response, error) {
 	r, stream := body.(io.Reader)
 	if body != nil && !stream {
 		b, err := json.Marshal(body)
@@ -62,6 +68,7 @@ func (c *Client) open(ctx context.Context, method, path string, query url.Values
 	if err != nil {
 		return nil, err
 	}
+	maps.Copy(req.Header, header)
 	res, err := c.http.Do(req)
 	if err != nil {
 		return nil, c.transportError(ctx, err)
