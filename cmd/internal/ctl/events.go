@@ -64,7 +64,7 @@ func eventsSince(s string, now time.Time) (after uint64, from time.Time, err err
 	if after, err = strconv.ParseUint(s, 10, 64); err == nil {
 		return after, from, nil
 	}
-	if from, err = parseSince(s, now); err != nil {
+	if from, err = parseTime("since", s, now); err != nil {
 		err = term.Usage("since %q: want an event's number, a duration such as 10m, or a time such as 2026-01-02T15:04:05Z", s)
 	}
 	return 0, from, err

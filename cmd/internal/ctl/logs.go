@@ -2,12 +2,12 @@ package ctl
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -17,45 +17,59 @@ import (
 )
 
 func logsCommand(a *app) *cobra.Command {
-	var follow, timestamps bool
-	var tail, since, format string
+	var r api.LogsRequest
+	var o logsOptions
+	var tail, since, until, format string
 	c := &cobra.Command{
-		Use:   "logs UNIT|INSTANCE...",
+		Use:   "logs UNIT|INSTANCE|INSTANCE/CONTAINER...",
 		Short: "The output of units",
 		Example: `  wherry ctl logs web
   wherry ctl logs -f --tail 20 web
-  wherry ctl logs --since 10m --timestamps web db`,
+  wherry ctl logs --since 10m --until 5m --timestamps web db
+  wherry ctl logs --previous web.1/php`,
 		Long: `Stdout and stderr come apart, byte by byte as they were written. Lines of
-several instances have their name in front. -f goes on until the unit has
-ended for good.`,
+several instances are merged by time and have their name in front. -f goes on
+until the units have ended for good, also over a restart of the daemon.`,
 		Args:              cobra.MinimumNArgs(1),
 		ValidArgsFunction: a.completeUnits,
 		RunE: func(c *cobra.Command, args []string) error {
-			r := api.LogsRequest{Follow: follow}
+			r.Target, r.More = args[0], args[1:]
 			none, err := setTail(&r, tail)
 			if err == nil {
-				r.Since, err = parseSince(since, time.Now())
+				r.Since, err = parseTime("since", since, time.Now())
+			}
+			if err == nil {
+				r.Until, err = parseTime("until", until, time.Now())
 			}
 			switch {
 			case err != nil:
 				return err
 			case format != "text" && format != "json":
 				return term.Usage("format %q: want text or json", format)
-			case none && !follow:
+			case r.Previous && r.Follow:
+				return term.Usage("what a previous run wrote cannot be followed: use --previous without -f")
+			case none && !r.Follow:
 				return nil
 			case none:
 				r.Since = time.Now()
 			}
-			return a.logs(c.Context(), args, r, timestamps, format == "json")
+			o.json = format == "json"
+			return a.logs(c.Context(), r, o)
 		},
 	}
-	c.Flags().BoolVarP(&follow, "follow", "f", false, "wait for more")
+	c.Flags().BoolVarP(&r.Follow, "follow", "f", false, "wait for more")
 	c.Flags().StringVarP(&tail, "tail", "n", "all", "only so many lines of the end")
 	c.Flags().StringVar(&since, "since", "", "only after a time: 10m ago, or 2026-01-02T15:04:05Z")
-	c.Flags().BoolVarP(&timestamps, "timestamps", "t", false, "put the time before each line")
+	c.Flags().StringVar(&until, "until", "", "only before a time: 10m ago, or 2026-01-02T15:04:05Z")
+	c.Flags().BoolVarP(&r.Previous, "previous", "p", false, "what the run before the one that is up has written")
+	c.Flags().BoolVarP(&o.timestamps, "timestamps", "t", false, "put the time before each line")
+	c.Flags().BoolVar(&o.noPrefix, "no-prefix", false, "leave the name of the instance out")
 	c.Flags().StringVar(&format, "format", "text", "text, or json for the records as JSON lines")
 	return c
 }
+
+// logsOptions say how lines are shown.
+type logsOptions struct{ timestamps, noPrefix, json bool }
 
 // setTail reads --tail; none means that no line is wanted.
 func setTail(r *api.LogsRequest, tail string) (none bool, err error) {
@@ -70,8 +84,8 @@ func setTail(r *api.LogsRequest, tail string) (none bool, err error) {
 	return n == 0, nil
 }
 
-// parseSince reads --since: how long ago, or when.
-func parseSince(s string, now time.Time) (time.Time, error) {
+// parseTime reads --since and --until: how long ago, or when.
+func parseTime(flag, s string, now time.Time) (time.Time, error) {
 	if s == "" {
 		return time.Time{}, nil
 	}
@@ -83,70 +97,94 @@ func parseSince(s string, now time.Time) (time.Time, error) {
 			return t, nil
 		}
 	}
-	return time.Time{}, term.Usage("since %q: want a duration such as 10m, or a time such as 2026-01-02T15:04:05Z", s)
+	return time.Time{}, term.Usage("%s %q: want a duration such as 10m, or a time such as 2026-01-02T15:04:05Z", flag, s)
 }
 
-// logs shows one target raw, several ones or timestamps line by line.
-func (a *app) logs(ctx context.Context, targets []string, r api.LogsRequest, timestamps, json bool) error {
-	if len(targets) == 1 && !timestamps && !json {
-		several, err := a.severalInstances(ctx, targets[0])
-		if err != nil {
-			return a.cannot("read the logs of", targets[0], err)
-		}
-		if !several {
-			r.Target = targets[0]
-			return a.cannot("read the logs of", targets[0], a.client().Logs(ctx, r, a.out, a.err))
-		}
-	}
-	p := &linePrinter{out: a.out, err: a.err, timestamps: timestamps, json: json, prefix: len(targets) > 1}
-	if !p.prefix && !json {
-		several, err := a.severalInstances(ctx, targets[0])
-		if err != nil {
-			return a.cannot("read the logs of", targets[0], err)
-		}
-		p.prefix = several
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	var all sync.WaitGroup
-	client := a.client()
-	failed := make([]error, len(targets))
-	for n, target := range targets {
-		all.Go(func() {
-			mine := r
-			mine.Target = target
-			for l, err := range client.LogLines(ctx, mine) {
-				if err == nil {
-					err = p.print(l)
-				}
-				if err != nil {
-					failed[n] = err
-					return
-				}
-			}
-		})
-	}
-	all.Wait()
-	if err := p.flush(); err != nil {
+// logs shows the output of one container as the bytes it was, of several, or with
+// timestamps, line by line.
+func (a *app) logs(ctx context.Context, r api.LogsRequest, o logsOptions) error {
+	several, err := a.severalLogs(ctx, r)
+	if err != nil {
 		return err
 	}
-	for n, err := range failed {
-		if err != nil {
-			return a.cannot("read the logs of", targets[n], err)
+	p := &linePrinter{out: a.out, err: a.err, timestamps: o.timestamps, json: o.json, prefix: several && !o.noPrefix,
+		raw: !several && !o.timestamps}
+	if r.Follow {
+		err = a.follow(ctx, r, p)
+	} else if p.raw && !p.json {
+		err = a.client().Logs(ctx, r, a.out, a.err)
+	} else {
+		err = printLines(ctx, a.client(), r, p, api.Cursors{})
+	}
+	if ferr := p.flush(); err == nil {
+		err = ferr
+	}
+	return a.cannot("read the logs of", strings.Join(append([]string{r.Target}, r.More...), ", "), err)
+}
+
+func printLines(ctx context.Context, c *api.Client, r api.LogsRequest, p *linePrinter, seen api.Cursors) error {
+	for l, err := range c.LogLines(ctx, r) {
+		if err == nil {
+			err = p.print(l)
 		}
+		if err != nil {
+			return err
+		}
+		seen.Note(l)
 	}
 	return nil
 }
 
-// severalInstances reports whether the target's lines come from more than one
-// instance. An instance that is gone since is no error here.
-func (a *app) severalInstances(ctx context.Context, target string) (bool, error) {
-	d, err := a.client().Unit(ctx, target)
+// How long a follower waits for a daemon that is being restarted, and looks.
+const (
+	followPatience = time.Minute
+	followRetry    = 250 * time.Millisecond
+)
+
+// follow goes on where it was when the daemon is back.
+func (a *app) follow(ctx context.Context, r api.LogsRequest, p *linePrinter) error {
+	client, seen, began := a.client(), api.Cursors{}, time.Now()
+	var lost time.Time
+	for {
+		tried := time.Now()
+		err := printLines(ctx, client, r, p, seen)
+		if !errors.Is(err, api.ErrUnreachable) {
+			return err
+		}
+		if time.Since(tried) > 2*followRetry || lost.IsZero() {
+			lost = time.Now() // it was there again meanwhile
+			fmt.Fprintln(a.err, "the daemon is away: waiting for it")
+		}
+		if time.Since(lost) > followPatience {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(followRetry):
+		}
+		if r.Tail > 0 {
+			r.Tail, r.Since = 0, began // what is older was shown, or was not wanted
+		}
+		r.After = seen.List()
+	}
+}
+
+// severalLogs reports whether there is more than one log to show, now or later.
+func (a *app) severalLogs(ctx context.Context, r api.LogsRequest) (bool, error) {
+	if len(r.More) > 0 {
+		return true, nil
+	}
+	name, container := api.SplitTarget(r.Target)
+	d, err := a.client().Unit(ctx, name)
 	if err != nil {
-		return false, err
+		return false, a.cannot("read the logs of", r.Target, err)
+	}
+	if container == "" && len(d.Definition.Containers) > 1 {
+		return true, nil
 	}
 	for _, i := range d.Instances {
-		if i.Name == target {
+		if i.Name == name {
 			return false, nil
 		}
 	}
@@ -158,18 +196,19 @@ type linePrinter struct {
 	out, err           term.Stream
 	timestamps, prefix bool
 	json               bool
+	raw                bool // of one container: as the bytes it was
 
-	mu   sync.Mutex
 	open map[string]api.LogLine // by instance and stream: a line that has not ended
 }
 
 func (p *linePrinter) print(l api.LogLine) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.json {
+	switch {
+	case p.json:
 		return term.PrintJSONLine(p.out, l)
+	case p.raw:
+		return p.bytes(l)
 	}
-	key := l.Instance + "\x00" + l.Stream
+	key := api.JoinTarget(l.Instance, l.Container) + "\x00" + l.Stream
 	if begun, ok := p.open[key]; ok {
 		l.Text = append(begun.Text, l.Text...)
 		l.Time = begun.Time
@@ -210,10 +249,23 @@ func (p *linePrinter) write(l api.LogLine) error {
 		w = p.err
 	}
 	if p.prefix {
-		b.WriteString(w.Paint(term.Faint, l.Instance+" |") + " ")
+		b.WriteString(w.Paint(term.Faint, api.JoinTarget(l.Instance, l.Container)+" |") + " ")
 	}
 	b.Write(l.Text)
 	b.WriteByte('\n')
 	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// bytes writes a record as what it was made of.
+func (p *linePrinter) bytes(l api.LogLine) error {
+	w := p.out
+	if l.Stream == "stderr" {
+		w = p.err
+	}
+	if !l.Partial {
+		l.Text = append(l.Text, '\n')
+	}
+	_, err := w.Write(l.Text)
 	return err
 }

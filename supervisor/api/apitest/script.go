@@ -6,6 +6,7 @@ import (
 	"io"
 	"iter"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -169,43 +170,83 @@ func (d *Daemon) Exec(_ context.Context, r api.ExecRequest, by string, _, stdout
 	return exit, nil
 }
 
-// Logs yields what a unit wrote.
+// Logs yields what units wrote, by time. It follows the first of them alone.
 func (d *Daemon) Logs(ctx context.Context, r api.LogsRequest) iter.Seq2[api.LogLine, error] {
 	return func(yield func(api.LogLine, error) bool) {
+		var all []api.LogLine
+		seen := -1 // of the first target
+		for _, target := range append([]string{r.Target}, r.More...) {
+			lines, err := d.written(target, r)
+			if err != nil {
+				yield(api.LogLine{}, err)
+				return
+			}
+			if all = append(all, lines...); seen < 0 {
+				seen = len(lines)
+			}
+		}
+		slices.SortStableFunc(all, func(a, b api.LogLine) int { return a.Time.Compare(b.Time) })
+		if r.Tail > 0 {
+			all = all[max(0, len(all)-r.Tail):]
+		}
+		for _, l := range all {
+			if !yield(l, nil) {
+				return
+			}
+		}
+		if r.Follow {
+			d.followLogs(ctx, r, seen, yield)
+		}
+	}
+}
+
+// written is the target's output so far.
+func (d *Daemon) written(target string, r api.LogsRequest) ([]api.LogLine, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	name, _, _ := strings.Cut(target, ".")
+	u := d.units[name]
+	if u == nil {
+		return nil, fmt.Errorf("%w: %s", api.ErrNoSuchUnit, name)
+	}
+	var lines []api.LogLine
+	for n, l := range u.output {
+		l.Cursor = api.Cursor{Instance: l.Instance, Container: l.Container, Segment: 1, Offset: int64(n + 1)}.String()
+		other := strings.Contains(target, ".") && l.Instance != target || l.Time.Before(r.Since) || !r.Until.IsZero() && l.Time.After(r.Until)
+		if !other && !slices.ContainsFunc(r.After, func(c string) bool { return n < behind(c) }) {
+			lines = append(lines, l)
+		}
+	}
+	return lines, nil
+}
+
+func behind(cursor string) int {
+	c, _ := api.ParseCursor(cursor)
+	return int(c.Offset)
+}
+
+func (d *Daemon) followLogs(ctx context.Context, r api.LogsRequest, seen int, yield func(api.LogLine, error) bool) {
+	name, _, _ := strings.Cut(r.Target, ".")
+	for {
 		d.mu.Lock()
-		defer d.mu.Unlock()
-		name, _, _ := strings.Cut(r.Target, ".")
 		u := d.units[name]
-		if u == nil {
-			yield(api.LogLine{}, fmt.Errorf("%w: %s", api.ErrNoSuchUnit, name))
+		n, ended := len(u.output), u.ended
+		d.mu.Unlock()
+		lines, _ := d.written(r.Target, r)
+		for ; seen < len(lines); seen++ {
+			if !yield(lines[seen], nil) {
+				return
+			}
+		}
+		if ended {
 			return
 		}
-		next := 0
-		if r.Tail > 0 {
-			next = max(0, len(u.output)-r.Tail)
-		}
-		for {
-			for ; next < len(u.output); next++ {
-				l := u.output[next]
-				if l.Time.Before(r.Since) || strings.Contains(r.Target, ".") && l.Instance != r.Target {
-					continue
-				}
-				d.mu.Unlock()
-				more := yield(l, nil)
-				d.mu.Lock()
-				if !more {
-					return
-				}
-			}
-			if !r.Follow || u.ended {
-				return
-			}
-			if err := d.until(ctx, func() bool { return next < len(u.output) || u.ended }); err != nil {
-				d.mu.Unlock()
-				yield(api.LogLine{}, err)
-				d.mu.Lock()
-				return
-			}
+		d.mu.Lock()
+		err := d.until(ctx, func() bool { return len(u.output) > n || u.ended })
+		d.mu.Unlock()
+		if err != nil {
+			yield(api.LogLine{}, err)
+			return
 		}
 	}
 }

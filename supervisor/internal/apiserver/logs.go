@@ -58,6 +58,10 @@ func (s *Server) getLogs(w http.ResponseWriter, r *http.Request) error {
 			return nil // the caller has gone
 		}
 	}
+	if req.Follow && r.Context().Err() != nil {
+		// The daemon ends, and the output may go on: it must not look like the end of that.
+		panic(http.ErrAbortHandler)
+	}
 	out.open()
 	return nil
 }
