@@ -40,10 +40,8 @@ func buildNamespaces(c Container) ([]specs.LinuxNamespace, error) {
 	default:
 		return nil, fmt.Errorf("network %q: not one of %q, %q, %q", c.Network, Host, Private, None)
 	}
-	if !c.UserNS {
-		return list, nil
-	}
-	switch {
+	switch { // the user namespace itself is the run's, which the keeper makes first
+	case !c.UserNS:
 	case c.Privileged:
 		return nil, errors.New("privileged: with a user namespace nobody is")
 	case c.PID == hostNamespace:
@@ -51,5 +49,5 @@ func buildNamespaces(c Container) ([]specs.LinuxNamespace, error) {
 	case c.IPC == hostNamespace:
 		return nil, errors.New("ipc: the host's IPC is out of reach of a user namespace")
 	}
-	return append(list, specs.LinuxNamespace{Type: specs.UserNamespace}), nil
+	return list, nil
 }
