@@ -49,10 +49,29 @@ func FuzzParse(f *testing.F) {
 		if !Equal(u, back) {
 			t.Errorf("stored and read back, it differs: %v", Diff(u, back))
 		}
-		if len(Diff(u, back)) > 0 || CheckName(u.Name) != nil || len(u.Containers) != 1 || u.Containers[0].Image == "" {
+		if len(Diff(u, back)) > 0 || CheckName(u.Name) != nil || !sound(&u) {
 			t.Errorf("a unit that cannot be: %s", stored)
 		}
 	})
+}
+
+// sound tells whether the containers can be started, and end.
+func sound(u *Unit) bool {
+	essential := false
+	began := map[string]bool{}
+	for _, c := range StartOrder(u.Containers) {
+		essential = essential || u.Essential(c)
+		if began[c.Name] || c.Image == "" || CheckContainerName(c.Name) != nil || u.Essential(c) && u.Awaited(c.Name) {
+			return false
+		}
+		for _, d := range c.DependsOn {
+			if !began[d.Container] || d.Condition != Started && d.Condition != CompletedSuccessfully {
+				return false
+			}
+		}
+		began[c.Name] = true
+	}
+	return essential
 }
 
 func checkErrors(t *testing.T, data []byte, err error) {

@@ -85,19 +85,25 @@ func orDefault[T comparable](value *T, instead T) {
 func newUnit(d Defaults) Unit {
 	d = d.fill()
 	return Unit{
-		Kind:     Service,
-		Replicas: 1,
-		Network:  "bridge",
-		Restart:  d.Restart,
-		Containers: []Container{{
-			Name:            "app",
-			PullPolicy:      "missing",
-			StopGracePeriod: d.StopGracePeriod,
-			Init:            true,
-			Logging:         d.Logging,
-			Ulimits:         slices.Clone(d.Ulimits),
-			ShmSize:         d.ShmSize,
-		}},
+		Kind:       Service,
+		Replicas:   1,
+		Network:    "bridge",
+		Restart:    d.Restart,
+		Containers: []Container{newContainer(OnlyContainer, d)},
+	}
+}
+
+// newContainer is a container with nothing but defaults.
+func newContainer(name string, d Defaults) Container {
+	d = d.fill()
+	return Container{
+		Name:            name,
+		PullPolicy:      "missing",
+		StopGracePeriod: d.StopGracePeriod,
+		Init:            true,
+		Logging:         d.Logging,
+		Ulimits:         slices.Clone(d.Ulimits),
+		ShmSize:         d.ShmSize,
 	}
 }
 
@@ -112,6 +118,10 @@ type draft struct {
 	policy   *node
 	envFiles []envFile
 	env      map[string]string // of the key `environment`
+
+	several *node             // the key containers
+	files   []*containerDraft // of it
+	own     *containerDraft   // if this is one of several
 }
 
 // Parse gives the meaning of a unit file. file is its name for messages and for
@@ -145,7 +155,7 @@ func (p *reader) finish(root *node, d *draft) {
 			p.fail(start, "name", faultf("set name, which is the file's name if left out", "name: %s", f.message))
 		}
 	}
-	if d.image == nil && root.get("image") == nil {
+	if d.several == nil && d.image == nil && root.get("image") == nil {
 		p.fail(start, "image", faultf("", "image: is missing"))
 	}
 	if d.unit.Network != "bridge" && len(d.unit.Ports) > 0 {
@@ -162,6 +172,10 @@ func (p *reader) finish(root *node, d *draft) {
 		if dep.Unit == d.unit.Name {
 			p.badf(root.get("depends_on"), "", "%s depends on itself", dep.Unit)
 		}
+	}
+	if d.several != nil {
+		p.containers(root, d)
+		return
 	}
 	p.openings(root, &d.unit, d.app)
 	p.environment(d)

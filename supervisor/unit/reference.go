@@ -33,8 +33,10 @@ func rows(b *strings.Builder, keys []Key, prefix string, pending *[]string) {
 		below := prefix + k.Name + "."
 		if strings.HasPrefix(k.Type, "list") {
 			below = prefix + k.Name + "[]."
+		} else if k.Name == "containers" {
+			below = prefix + k.Name + ".NAME."
 		} else if k.Name == "depends_on" {
-			below = prefix + k.Name + ".UNIT."
+			below = prefix + k.Name + "." + map[bool]string{true: "UNIT", false: "NAME"}[prefix == ""] + "."
 		} else if k.Name == "ulimits" {
 			below = prefix + k.Name + ".NAME."
 		}
