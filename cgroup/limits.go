@@ -2,20 +2,29 @@ package cgroup
 
 import (
 	"fmt"
+	"maps"
 	"math"
-	"os"
-	"path/filepath"
 	"slices"
-	"strings"
-
-	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// Limits is how much a group may use. Zero means no limit.
+// Limits is how much a group may use, and what share it has of what is scarce.
+// Zero means no limit, and no share but everybody's.
 type Limits struct {
 	Memory int64   `json:"memory,omitempty"` // bytes; swap is not added to it
 	CPUs   float64 `json:"cpus,omitempty"`   // 1.5 is one and a half cores
 	Pids   int64   `json:"pids,omitempty"`
+
+	MemoryHigh        int64 `json:"memory_high,omitempty"`        // where the kernel begins to slow it down; v2
+	MemoryReservation int64 `json:"memory_reservation,omitempty"` // what reclaim leaves alone as long as it can
+	Swap              int64 `json:"swap,omitempty"`               // bytes beside Memory; 0: none if Memory is limited; -1: no limit
+
+	CPUReservation float64 `json:"cpu_reservation,omitempty"` // cores; its share of the processors, unless CPUShares says
+	CPUShares      uint64  `json:"cpu_shares,omitempty"`      // of contended processors; others have 1024
+	CpusetCPUs     string  `json:"cpuset_cpus,omitempty"`     // "0-3,5"
+	CpusetMems     string  `json:"cpuset_mems,omitempty"`
+
+	IO        IO               `json:"io,omitzero"`
+	Hugepages map[string]int64 `json:"hugepages,omitempty"` // bytes by the kernel's name of a page size, "2MB"
 }
 
 const (
@@ -26,124 +35,119 @@ const (
 	// minMemory is what a container needs to start: below it the kernel kills
 	// its first process before the program runs.
 	minMemory = 6 << 20
+
+	minShares, defaultShares, maxShares = 2, 1024, 1 << 18 // as the kernel's, of v1
 )
+
+// Equal tells whether two groups may use the same.
+func (l Limits) Equal(o Limits) bool {
+	same := l.IO.equal(o.IO) && maps.Equal(l.Hugepages, o.Hugepages)
+	l.IO, o.IO, l.Hugepages, o.Hugepages = IO{}, IO{}, nil, nil
+	return same && l.Memory == o.Memory && l.CPUs == o.CPUs && l.Pids == o.Pids &&
+		l.MemoryHigh == o.MemoryHigh && l.MemoryReservation == o.MemoryReservation && l.Swap == o.Swap &&
+		l.CPUReservation == o.CPUReservation && l.CPUShares == o.CPUShares &&
+		l.CpusetCPUs == o.CpusetCPUs && l.CpusetMems == o.CpusetMems
+}
 
 // Validate tells what is wrong with the limits on any host.
 func (l Limits) Validate() error {
-	switch {
-	case l.Memory < 0:
-		return fmt.Errorf("limit memory: %d bytes is negative", l.Memory)
-	case l.Memory > 0 && l.Memory < minMemory:
-		return fmt.Errorf("limit memory: %d bytes is too little to start a process; at least 6MiB", l.Memory)
-	case math.IsNaN(l.CPUs) || math.IsInf(l.CPUs, 0) || l.CPUs > 1e6:
-		return fmt.Errorf("limit cpus: %v is not a number of cores", l.CPUs)
-	case l.CPUs < 0:
-		return fmt.Errorf("limit cpus: %v is negative", l.CPUs)
-	case l.CPUs > 0 && l.CPUs < minCPUs:
-		return fmt.Errorf("limit cpus: %v is less than the kernel can give; at least %v", l.CPUs, minCPUs)
-	case l.Pids < 0:
+	for _, check := range []func() error{l.validateMemory, l.validateCPU, l.IO.validate, l.validateHugepages} {
+		if err := check(); err != nil {
+			return err
+		}
+	}
+	if l.Pids < 0 {
 		return fmt.Errorf("limit pids: %d is negative", l.Pids)
 	}
 	return nil
 }
 
-// Check tells what is wrong with the limits on this host, for groups below
-// parent: a controller that is not there is named.
-func (l Limits) Check(parent Group) error {
-	if err := l.Validate(); err != nil {
-		return err
+func (l Limits) validateMemory() error {
+	switch {
+	case l.Memory < 0:
+		return fmt.Errorf("limit memory: %d bytes is negative", l.Memory)
+	case l.Memory > 0 && l.Memory < minMemory:
+		return fmt.Errorf("limit memory: %d bytes is too little to start a process; at least 6MiB", l.Memory)
+	case l.MemoryHigh < 0:
+		return fmt.Errorf("limit memory_high: %d bytes is negative", l.MemoryHigh)
+	case l.MemoryHigh > 0 && l.MemoryHigh < minMemory:
+		return fmt.Errorf("limit memory_high: %d bytes is too little to start a process; at least 6MiB", l.MemoryHigh)
+	case l.Memory > 0 && l.MemoryHigh > l.Memory:
+		return fmt.Errorf("limit memory_high: %d bytes is more than the memory limit of %d: it would do nothing", l.MemoryHigh, l.Memory)
+	case l.MemoryReservation < 0:
+		return fmt.Errorf("reservation memory: %d bytes is negative", l.MemoryReservation)
+	case l.Memory > 0 && l.MemoryReservation > l.Memory:
+		return fmt.Errorf("reservation memory: %d bytes is more than the memory limit of %d", l.MemoryReservation, l.Memory)
+	case l.MemoryHigh > 0 && l.MemoryReservation > l.MemoryHigh:
+		return fmt.Errorf("reservation memory: %d bytes is more than memory_high, %d", l.MemoryReservation, l.MemoryHigh)
+	case l.Swap < -1:
+		return fmt.Errorf("limit swap: %d bytes is negative", l.Swap)
+	case l.Swap > 0 && l.Memory == 0:
+		return fmt.Errorf("limit swap: %d bytes without a limit of memory: it is what may be used beside that", l.Swap)
+	case l.Swap > 0 && l.Memory > math.MaxInt64-l.Swap:
+		return fmt.Errorf("limit swap: %d bytes is too much", l.Swap)
 	}
-	h, err := parent.host("look up controllers")
-	if err != nil {
-		return err
-	}
-	have, err := h.controllers(parent.Path)
-	if err != nil {
-		return parent.wrap("look up controllers", err)
-	}
-	return l.checkAgainst(have, h.mode)
+	return nil
 }
 
-// limitNames are the limits by the controller that each of them needs.
-var limitNames = map[string]string{"memory": "memory", "cpu": "cpus", "pids": "pids"}
-
-// controllers that the limits need.
-func (l Limits) controllers() []string {
-	var need []string
-	if l.Memory > 0 {
-		need = append(need, "memory")
+func (l Limits) validateCPU() error {
+	for _, c := range []struct {
+		name  string
+		value float64
+	}{{"limit", l.CPUs}, {"reservation", l.CPUReservation}} {
+		switch {
+		case math.IsNaN(c.value) || math.IsInf(c.value, 0) || c.value > 1e6:
+			return fmt.Errorf("%s cpus: %v is not a number of cores", c.name, c.value)
+		case c.value < 0:
+			return fmt.Errorf("%s cpus: %v is negative", c.name, c.value)
+		case c.value > 0 && c.value < minCPUs && c.name == "limit":
+			return fmt.Errorf("limit cpus: %v is less than the kernel can give; at least %v", c.value, minCPUs)
+		}
 	}
-	if l.CPUs > 0 {
-		need = append(need, "cpu")
+	if l.CPUs > 0 && l.CPUReservation > l.CPUs {
+		return fmt.Errorf("reservation cpus: %v is more than the limit of %v", l.CPUReservation, l.CPUs)
 	}
-	if l.Pids > 0 {
-		need = append(need, "pids")
+	if l.CPUShares != 0 && (l.CPUShares < minShares || l.CPUShares > maxShares) {
+		return fmt.Errorf("cpu_shares: %d is not between %d and %d", l.CPUShares, minShares, maxShares)
 	}
-	return need
+	cpus, err := ParseSet(l.CpusetCPUs)
+	if err != nil {
+		return fmt.Errorf("cpuset: %w", err)
+	}
+	if l.CpusetCPUs != "" && l.CPUs > float64(len(cpus)) {
+		return fmt.Errorf("limit cpus: %v is more than the cpuset %s has", l.CPUs, l.CpusetCPUs)
+	}
+	if _, err := ParseSet(l.CpusetMems); err != nil {
+		return fmt.Errorf("cpuset_mems: %w", err)
+	}
+	return nil
 }
 
-func (l Limits) checkAgainst(have []string, mode Mode) error {
-	for _, c := range l.controllers() {
-		if !slices.Contains(have, c) {
-			return fmt.Errorf("limit %s: the %s controller %q is not available to us", limitNames[c], mode, c)
+func (l Limits) validateHugepages() error {
+	for _, size := range slices.Sorted(maps.Keys(l.Hugepages)) {
+		bytes, err := PageSize(size)
+		if err != nil {
+			return fmt.Errorf("limit hugepages: %w", err)
+		}
+		if n := l.Hugepages[size]; n < 0 || n%bytes != 0 {
+			return fmt.Errorf("limit hugepages %s: %d bytes is not a number of such pages", size, n)
 		}
 	}
 	return nil
 }
 
-// controllers that can limit groups below parent.
-func (h *host) controllers(parent string) ([]string, error) {
-	if h.mode == Legacy {
-		var have []string
-		for _, c := range v1Controllers {
-			if h.v1[c] != "" {
-				have = append(have, c)
-			}
-		}
-		return have, nil
+// shares are the group's of contended processors; 0: as everybody.
+func (l Limits) shares() uint64 {
+	if l.CPUShares != 0 || l.CPUReservation == 0 {
+		return l.CPUShares
 	}
-	// The file of a group that is not there yet: its nearest ancestor's.
-	for dir := filepath.Join(h.unified, parent); ; dir = filepath.Dir(dir) {
-		b, err := os.ReadFile(filepath.Join(dir, "cgroup.controllers"))
-		if err == nil {
-			return strings.Fields(string(b)), nil
-		}
-		if !gone(err) || dir == h.unified || len(dir) <= len(h.unified) {
-			return nil, err
-		}
-	}
+	return uint64(min(max(math.Round(l.CPUReservation*defaultShares), minShares), maxShares))
 }
 
-// Resources are the limits in the words of the OCI runtime specification. Swap
-// is memory and swap together there, so equal numbers mean no swap; the file
-// system drivers of v2 turn that into memory.swap.max=0. A v1 host without swap
-// accounting has no file for it: see [SwapAccounting].
-func (l Limits) Resources() *specs.LinuxResources {
-	r := &specs.LinuxResources{}
-	if l.Memory > 0 {
-		memory, swap := l.Memory, l.Memory
-		r.Memory = &specs.LinuxMemory{Limit: &memory, Swap: &swap}
+// swapLimit is the limit of swap alone, -1 for none.
+func (l Limits) swapLimit() int64 {
+	if l.Memory == 0 {
+		return -1
 	}
-	if l.CPUs > 0 {
-		period := uint64(cpuPeriod)
-		quota := int64(math.Round(l.CPUs * cpuPeriod))
-		r.CPU = &specs.LinuxCPU{Quota: &quota, Period: &period}
-	}
-	if l.Pids > 0 {
-		pids := l.Pids
-		r.Pids = &specs.LinuxPids{Limit: &pids}
-	}
-	return r
-}
-
-// SwapAccounting tells whether the host can limit swap. Where it cannot (v1
-// booted without swapaccount=1), asking for it would fail the start, so the
-// keeper takes Memory.Swap out of the resources and says so.
-func SwapAccounting() (bool, error) {
-	h, err := theHost()
-	if err != nil || h.mode == Unified {
-		return err == nil, err
-	}
-	_, err = os.Stat(h.file("memory", "/", "memory.memsw.limit_in_bytes"))
-	return err == nil, nil
+	return l.Swap
 }

@@ -37,7 +37,7 @@ type Parent struct {
 var ErrOccupied = errors.New("it holds processes itself, which the kernel forbids where controllers are shared out")
 
 // wantedControllers are enabled for our groups where the host has them.
-var wantedControllers = []string{"memory", "cpu", "pids", "cpuset", "io"}
+var wantedControllers = []string{"memory", "cpu", "pids", "cpuset", "io", "hugetlb"}
 
 // Prepare makes the parent and, on v2, enables the controllers for the groups
 // below it. It may be repeated at any time. A controller that the host or the
@@ -138,6 +138,22 @@ func (p Parent) Require(l Limits) error {
 	return p.Prepare()
 }
 
+// Check tells whether Require could make sure of the limits, and changes nothing.
+func (p Parent) Check(l Limits) error {
+	err := l.Check(Group{Path: p.Path})
+	if err == nil || l.Validate() != nil {
+		return err
+	}
+	h, herr := theHost()
+	if herr != nil || h.mode == Legacy || p.Delegated != "" || h.delegation(p.Path) != "" {
+		return err
+	}
+	if have, rerr := h.controllers("/"); rerr == nil && l.checkAgainst(have, h.mode) == nil && !errors.Is(err, ErrBeyondHost) {
+		return nil
+	}
+	return err
+}
+
 // ancestors of a group, the root first.
 func ancestors(group string) []string {
 	var list []string
@@ -185,7 +201,7 @@ func (h *host) shareOut(group string) error {
 		case err == nil:
 		case errors.Is(err, unix.EBUSY):
 			return occupied(group, dir)
-		case c == "cpuset" || c == "io": // welcome, not needed
+		case c == "cpuset" || c == "io" || c == "hugetlb": // welcome, not needed
 		default:
 			return fmt.Errorf("enable controller %s in %s: %w", c, group, err)
 		}

@@ -21,6 +21,11 @@ type Stats struct {
 	Pids          int64  `json:"pids"`
 	PidsLimit     int64  `json:"pids_limit"`
 	OOMKills      uint64 `json:"oom_kills"`
+
+	IOReadBytes  uint64 `json:"io_read_bytes"` // of block devices
+	IOWriteBytes uint64 `json:"io_write_bytes"`
+	IOReads      uint64 `json:"io_reads"`
+	IOWrites     uint64 `json:"io_writes"`
 }
 
 // Stats reads the group. What the host has no controller for is zero.
@@ -89,6 +94,7 @@ func (r *reader) unified() (s Stats) {
 	s.ThrottledUsec = r.key("cpu", "cpu.stat", "throttled_usec")
 	s.Pids = r.value("pids", "pids.current")
 	s.PidsLimit = r.value("pids", "pids.max")
+	s.IOReadBytes, s.IOWriteBytes, s.IOReads, s.IOWrites = parseIOStat(r.text("io", "io.stat"))
 	return s
 }
 
@@ -101,6 +107,8 @@ func (r *reader) legacy() (s Stats) {
 	s.ThrottledUsec = r.key("cpu", "cpu.stat", "throttled_time") / 1000
 	s.Pids = r.value("pids", "pids.current")
 	s.PidsLimit = r.value("pids", "pids.max")
+	s.IOReadBytes, s.IOWriteBytes = parseBlkio(r.text("blkio", "blkio.throttle.io_service_bytes_recursive"))
+	s.IOReads, s.IOWrites = parseBlkio(r.text("blkio", "blkio.throttle.io_serviced_recursive"))
 	return s
 }
 
@@ -125,6 +133,16 @@ func (r *reader) value(controller, name string) int64 {
 	}
 	r.keep(err)
 	return 0
+}
+
+func (r *reader) text(controller, name string) string {
+	file := r.host.file(controller, r.group, name)
+	if file == "" || r.err != nil {
+		return ""
+	}
+	b, err := os.ReadFile(file)
+	r.keep(err)
+	return string(b)
 }
 
 func (r *reader) key(controller, name, key string) uint64 {
@@ -190,4 +208,35 @@ func parseKey(s, key string) (uint64, error) {
 		return n, nil
 	}
 	return 0, nil
+}
+
+// parseIOStat sums up io.stat of v2: lines "254:0 rbytes=1 wbytes=2 rios=3 wios=4 ...".
+func parseIOStat(text string) (readBytes, writeBytes, reads, writes uint64) {
+	sums := map[string]*uint64{"rbytes": &readBytes, "wbytes": &writeBytes, "rios": &reads, "wios": &writes}
+	for word := range strings.FieldsSeq(text) {
+		key, value, _ := strings.Cut(word, "=")
+		if sum := sums[key]; sum != nil {
+			n, _ := strconv.ParseUint(value, 10, 64)
+			*sum += n
+		}
+	}
+	return readBytes, writeBytes, reads, writes
+}
+
+// parseBlkio sums up a file of v1's throttling: lines "254:0 Read 1".
+func parseBlkio(text string) (read, write uint64) {
+	for line := range strings.Lines(text) {
+		f := strings.Fields(line)
+		if len(f) != 3 {
+			continue
+		}
+		n, _ := strconv.ParseUint(f[2], 10, 64)
+		switch f[1] {
+		case "Read":
+			read += n
+		case "Write":
+			write += n
+		}
+	}
+	return read, write
 }
