@@ -21,6 +21,7 @@ type Status struct {
 	LogPath   string    `json:"log_path,omitempty"`
 	Cgroup    string    `json:"cgroup,omitempty"` // path below each hierarchy's root
 	Drained   bool      `json:"drained"`          // all output is in the log file
+	Paused    bool      `json:"paused,omitempty"` // it is Running, but its processes stand still
 }
 
 // State is the life of one container as the keeper sees it.

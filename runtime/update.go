@@ -2,6 +2,7 @@ package runtime
 
 import (
 	"context"
+	"path"
 
 	"github.com/wherry-run/wherry/cgroup"
 	"github.com/wherry-run/wherry/runtime/internal/wire"
@@ -21,4 +22,19 @@ func (r *Runtime) Pause(ctx context.Context, id string) error {
 // Resume lets a paused container go on.
 func (r *Runtime) Resume(ctx context.Context, id string) error {
 	return r.repeat(ctx, wire.Resume, wire.ContainerRequest{ID: id}, nil)
+}
+
+// CheckLimits tells what is wrong with limits on this host, before a container is
+// made: a controller that is not there is named. On a host without control groups it
+// knows nothing.
+func (r *Runtime) CheckLimits(l cgroup.Limits) error {
+	if _, err := cgroup.Detect(); err != nil {
+		return nil
+	}
+	parent := cgroup.Parent{Path: path.Clean("/" + r.options.CgroupParent)}
+	if err := parent.Check(l); err != nil {
+		return err
+	}
+	_, err := l.Resolve()
+	return err
 }

@@ -62,6 +62,9 @@ func (k *Keeper) signal(id, name string) error {
 	} else if err != nil {
 		return fmt.Errorf("container %s: signal %s: %w", id, name, err)
 	}
+	if c.snapshot().Paused {
+		return k.thaw(c) // the signal is the first that it sees
+	}
 	return nil
 }
 

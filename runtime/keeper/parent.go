@@ -117,8 +117,11 @@ func openGroupTree() {
 // takes out a limit on swap where v1 was booted without: asking for it would fail
 // the start.
 func (k *Keeper) fitLimits(r *specs.LinuxResources, log *slog.Logger) error {
-	if err := k.parent().Require(limitsOf(r)); err != nil {
+	if err := k.parent().Require(cgroup.FromResources(r)); err != nil {
 		return err
+	}
+	if len(r.Unified) == 0 {
+		r.Unified = nil // libcontainer takes an empty one for a wish that v1 cannot grant
 	}
 	if r.Memory == nil || r.Memory.Swap == nil {
 		return nil
@@ -129,19 +132,4 @@ func (k *Keeper) fitLimits(r *specs.LinuxResources, log *slog.Logger) error {
 	log.Warn("swap cannot be limited on this host: boot it with swapaccount=1")
 	r.Memory.Swap = nil
 	return nil
-}
-
-// limitsOf are the limits that need a controller.
-func limitsOf(r *specs.LinuxResources) cgroup.Limits {
-	var l cgroup.Limits
-	if r.Memory != nil && r.Memory.Limit != nil {
-		l.Memory = max(*r.Memory.Limit, 0)
-	}
-	if r.CPU != nil && r.CPU.Quota != nil && r.CPU.Period != nil && *r.CPU.Quota > 0 && *r.CPU.Period > 0 {
-		l.CPUs = float64(*r.CPU.Quota) / float64(*r.CPU.Period)
-	}
-	if r.Pids != nil && r.Pids.Limit != nil {
-		l.Pids = max(*r.Pids.Limit, 0)
-	}
-	return l
 }
