@@ -148,7 +148,13 @@ func (m *applyFiles) compare(l *loop, p *proposal) api.UnitChange {
 		m.result.Warnings = append(m.result.Warnings,
 			fmt.Sprintf("unit %s is stopped and stays so: `wherry ctl start %s` starts it", p.unit.Name, p.unit.Name))
 	}
-	if sameUnit(w.def(), &p.unit) && w.rec.Intent != plan.Removed {
+	same := sameUnit(w.def(), &p.unit)
+	if by := w.revision().Proposed; !same && by != "" && by == p.unit.Digest() {
+		same = true
+		m.result.Warnings = append(m.result.Warnings,
+			fmt.Sprintf("unit %s: the file is the one that is applied, and its limits were changed with `wherry ctl update` since: they stay until the file changes", p.unit.Name))
+	}
+	if same && w.rec.Intent != plan.Removed {
 		return api.UnitChange{Unit: p.unit.Name, Change: "unchanged", Revision: w.rec.Revision}
 	}
 	return api.UnitChange{Unit: p.unit.Name, Change: "update", Revision: w.revs[len(w.revs)-1].Number + 1,
@@ -200,22 +206,7 @@ func (m *applyFiles) one(l *loop, p *proposal, c api.UnitChange) {
 		w.rec.AutoRemove = false
 		delete(l.auto, name)
 	}
-	w.rec.Revision = rev.Number
-	w.revs = append(slices.Clone(w.revs), rev)
-	for len(w.revs) > max(keptRevisions, l.opts.Load().GC.KeepRevisions) {
-		l.durable.DeleteRevision(name, w.revs[0].Number)
-		w.revs = w.revs[1:]
-	}
-	l.units[name] = w
-	l.saveUnit(w, rev)
-	l.undo = append(l.undo, func() {
-		if old == nil {
-			delete(l.units, name)
-			return
-		}
-		l.units[name] = old
-		old.dirty = true
-	})
+	l.revise(old, w, rev)
 	verb := map[bool]string{true: "created", false: "updated"}[old == nil]
 	l.event(api.Event{Type: event.Apply, Unit: name, By: m.by, Message: fmt.Sprintf("%s: revision %d", verb, rev.Number),
 		Fields: map[string]any{"revision": rev.Number, "source": p.source}})
@@ -256,6 +247,9 @@ func (l *loop) check(units []*unit.Unit) error {
 			return invalid("unit %s: declared twice in one apply", u.Name)
 		}
 		seen[u.Name] = true
+		if err := l.checkLimits(u); err != nil {
+			return err
+		}
 		if l.work[u.Name] != nil {
 			return fmt.Errorf("%w: unit %s is being removed: try again", ErrExists, u.Name)
 		}

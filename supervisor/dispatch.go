@@ -24,6 +24,8 @@ func (l *loop) dispatch(a plan.Action) {
 		l.dispatchRemove(a)
 	case plan.Forget:
 		l.dispatchForget(a)
+	case plan.Update:
+		l.dispatchUpdate(a)
 	}
 	l.touch(a.Unit)
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/wherry-run/wherry/supervisor/api"
 	"github.com/wherry-run/wherry/supervisor/internal/state"
 	"github.com/wherry-run/wherry/supervisor/plan"
+	"github.com/wherry-run/wherry/supervisor/unit"
 )
 
 // record lies beside each run, in runs/RUN/unit.json. It says what the run was
@@ -53,6 +54,7 @@ type run struct {
 	lease     *network.Lease
 	severed   bool // it has lost its network, and was left alone
 	gone      bool // nothing of it is left below us
+	adjusting adjusting
 }
 
 // move takes the run to the next phase; a move the table does not know is a
@@ -69,7 +71,8 @@ func (r *run) move(next plan.Phase) error {
 // observed is the run as the plan sees it.
 func (r *run) observed() plan.Run {
 	o := plan.Run{ID: r.Run, Unit: r.Unit.Name, Instance: r.Instance, Revision: r.Revision.Number, Restart: r.Restart,
-		Phase: r.phase, StartedAt: r.startedAt, EndedAt: r.endedAt, Code: -1, Stopped: r.stopped, Error: r.failure}
+		Phase: r.phase, StartedAt: r.startedAt, EndedAt: r.endedAt, Code: -1, Stopped: r.stopped, Error: r.failure,
+		Limits: unit.LimitsOf(r.Revision.Definition), UpdateAt: r.adjusting.at}
 	if r.exit != nil && r.exit.Signal == "" && !r.exit.Unknown {
 		o.Code = r.exit.Code
 		o.Clean = r.exit.Code == 0

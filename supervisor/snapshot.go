@@ -54,6 +54,9 @@ type instance struct {
 	down      error     // why it is not up, if it has failed; see outcome
 	completed bool      // it ended with success, and stays so
 
+	limits    string // what run has, see unit.LimitsOf
+	limitsErr error  // why it has not got those that it should
+
 	containers []containerView
 }
 
@@ -155,13 +158,17 @@ func (l *loop) entry(w *wanted, runs []*run, now time.Time) *entry {
 	for _, name := range names {
 		i, v := l.instance(w, name, runs)
 		i.State = plan.InstanceState(d, name, observed, memory, w.waits)
+		running := i.State == plan.StateRunning
+		if r := newest(name, runs); running && r != nil && r.paused() {
+			i.State = statePaused
+		}
 		e.unit.Instances = append(e.unit.Instances, i)
 		e.instances = append(e.instances, v)
 		e.unit.Restarts += i.Restarts
-		if i.State == plan.StateRunning {
+		if running {
 			e.unit.Running++
 		}
-		if e.unit.Reason == "" && i.State != plan.StateRunning {
+		if e.unit.Reason == "" && !running {
 			e.unit.Reason = i.Reason
 		}
 	}
@@ -256,6 +263,7 @@ func (l *loop) instance(w *wanted, name string, runs []*run) (api.Instance, inst
 	v.current = w.desired().Holds(r.Revision.Number) && r.Restart >= w.rec.Restart
 	if r.phase == plan.Up {
 		v.run, v.since = r.Run, r.startedAt
+		v.limits, v.limitsErr = unit.LimitsOf(r.Revision.Definition), r.adjusting.err
 	}
 	return i, v
 }
@@ -285,6 +293,9 @@ func (l *loop) containerOf(r *run, m *member) api.Container {
 		Attempt: m.attempts.Failures, Exit: apiExit(m.exit, m.endedAt), LogPath: l.paths.log(r.Unit.Name, r.Instance, m.def.Name)}
 	if m.phase == plan.ContainerUp {
 		c.Pid, c.Cgroup = m.status.Pid, m.status.Cgroup
+		if m.status.Paused {
+			c.State = statePaused
+		}
 		if r.phase == plan.Stopping {
 			c.State = string(plan.Stopping)
 		}

@@ -19,8 +19,12 @@ const (
 	Remove       = "remove"        // a unit is forgotten
 	Cleanup      = "cleanup"       // what a run left could not be removed, or leftovers were found
 	Exec         = "exec"          // somebody ran a process in a container
+	Attach       = "attach"        // somebody attached to a container
 	Reload       = "reload"        // the configuration was read again
 	Daemon       = "daemon"        // the daemon started or ended
+	Update       = "update"        // limits were changed, or could not be
+	Pause        = "pause"         // somebody paused a container, or resumed it
+	Signal       = "signal"        // somebody sent a container a signal
 	Keeper       = "keeper"        // the keeper was away and is back, or was upgraded
 	ImageGC      = "image_gc"      // images that nobody needed were deleted
 	DiskPressure = "disk_pressure" // the disk is too full, or is no more
@@ -29,5 +33,5 @@ const (
 // Types lists every type, for documentation and completion.
 func Types() []string {
 	return []string{Apply, ApplyFailed, Intent, Pull, Start, StartFailed, Adopt, Exit, OOM, Backoff, GiveUp,
-		Stop, Severed, Remove, Cleanup, Exec, Reload, Daemon, Keeper, ImageGC, DiskPressure}
+		Stop, Severed, Remove, Cleanup, Exec, Attach, Reload, Daemon, Update, Pause, Signal, Keeper, ImageGC, DiskPressure}
 }

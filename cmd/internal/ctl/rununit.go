@@ -37,6 +37,8 @@ func (f *runFlags) add(c *cobra.Command) {
 	fl.StringVarP(&f.Memory, "memory", "m", "", "memory limit, such as 512m")
 	fl.StringVar(&f.CPUs, "cpus", "", "CPU limit, such as 1.5")
 	fl.StringVar(&f.PidsLimit, "pids-limit", "", "limit of processes")
+	addLimitFlags(fl, &f.Limits)
+	fl.StringVar(&f.OOM, "oom", "", "group (the default): lack of memory ends all of it; process: one process")
 	fl.StringVar(&f.Entrypoint, "entrypoint", "", "instead of the image's")
 	fl.BoolVar(&f.ReadOnly, "read-only", false, "the root file system cannot be written")
 	fl.StringArrayVar(&f.CapAdd, "cap-add", nil, "`CAPABILITY` to add")

@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/wherry-run/wherry/cgroup"
 	"github.com/wherry-run/wherry/cmd/internal/term"
 	"github.com/wherry-run/wherry/supervisor/unit"
 )
@@ -43,6 +44,10 @@ func validateCommand(a *app) *cobra.Command {
 				}
 				byName[u.Name] = f.Source
 				units = append(units, u)
+				if err := a.checkHost(f.Source, u); err != nil {
+					all = append(all, err)
+					continue
+				}
 				if !quiet {
 					if err := a.print("%s: unit %s is valid\n", f.Source, u.Name); err != nil {
 						return err
@@ -64,4 +69,22 @@ func validateCommand(a *app) *cobra.Command {
 	}
 	c.Flags().BoolVarP(&quiet, "quiet", "q", false, "print mistakes only")
 	return c
+}
+
+// checkHost holds a unit's limits against this host. That it has too few
+// processors is a warning only: the file may be for another.
+func (a *app) checkHost(source string, u unit.Unit) error {
+	if _, err := cgroup.Detect(); err != nil {
+		return nil // no Linux of ours: nothing is known
+	}
+	for _, c := range u.Containers {
+		err := (cgroup.Parent{Path: "/wherry"}).Check(c.Limits)
+		switch {
+		case errors.Is(err, cgroup.ErrBeyondHost):
+			term.Warn(a.err, fmt.Sprintf("%s: unit %s: %v", source, u.Name, err))
+		case err != nil:
+			return fmt.Errorf("%s: unit %s: %w", source, u.Name, err)
+		}
+	}
+	return nil
 }

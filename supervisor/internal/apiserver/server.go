@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/wherry-run/wherry/image"
@@ -25,9 +26,11 @@ type Backend interface {
 	Daemon
 	Units
 	Actor
+	Handler
 	Applier
 	Runner
 	Execer
+	Attacher
 	Logger
 	Eventer
 	Waiter
@@ -47,7 +50,8 @@ type Server struct {
 	Images  Images
 	Log     *slog.Logger // nil: discards
 
-	ctx context.Context // ends with Serve; set by it
+	ctx      context.Context // ends with Serve; set by it
+	upgraded sync.WaitGroup  // connections that net/http knows nothing of any more, and their readers
 }
 
 // Serve answers on ln until ctx ends. It closes ln.
@@ -83,6 +87,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	if srv.Shutdown(limited) != nil {
 		_ = srv.Close() // a caller does not read its stream: nothing to wait for
 	}
+	s.upgraded.Wait()
 	if err := <-ended; !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}

@@ -40,6 +40,9 @@ type Revision struct {
 	// Same is the oldest revision whose runs need no replacement by this one's,
 	// see unit.SameRun; 0 if there is none.
 	Same int `json:"same,omitempty"`
+	// Proposed is the digest of what a file said, if limits were changed since
+	// by other means: that file again is nothing new.
+	Proposed string `json:"proposed,omitempty"`
 }
 
 // ImageDigest is that of a container's image, empty if it is not known yet.
