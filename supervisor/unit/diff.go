@@ -249,6 +249,7 @@ func (f *flat) hooks(path string, hooks []Hook) {
 		f.add(at+"user", h.User)
 		f.add(at+"working_dir", h.WorkingDir)
 		f.pairs(at+"environment", h.Environment)
+		f.flag(at+"privileged", h.Privileged)
 		f.add(at+"timeout", h.Timeout.String())
 	}
 }

@@ -52,13 +52,12 @@ var containerFields = slices.Concat([]field[draft]{
 		func(p *reader, n *node, d *draft) { d.app.CapDrop = p.capabilities(n) }),
 	into("storage_opt", "Bounds of what it writes to its own root file system.", storageTable, func(d *draft) *StorageOpt { return &d.app.StorageOpt }),
 	into("logging", "Bounds of the log files.", loggingTable, func(d *draft) *Logging { return &d.app.Logging }),
-}, lift(containerLimits, func(d *draft) *Container { return d.app }), lift(containerOpenings, func(d *draft) *Container { return d.app }), []field[draft]{
-	later[draft]("post_start", "list", "Commands after a start."),
-	later[draft]("pre_stop", "list", "Commands before a stop."),
-	later[draft]("secrets", "list", "Secret files."),
-	later[draft]("configs", "list", "Configuration files."),
-	later[draft]("probes", "map", "Checks of start, life and readiness."),
-})
+}, lift(containerLimits, func(d *draft) *Container { return d.app }), lift(containerOpenings, func(d *draft) *Container { return d.app }),
+	lift(containerHooks, func(d *draft) *Container { return d.app }), []field[draft]{
+		later[draft]("secrets", "list", "Secret files."),
+		later[draft]("configs", "list", "Configuration files."),
+		later[draft]("probes", "map", "Checks of start, life and readiness."),
+	})
 
 // unitFields are the keys that belong to a unit as a whole.
 var unitFields = slices.Concat([]field[draft]{
@@ -119,7 +118,7 @@ func withKeys[T any](f field[T], keys []Key) field[T] {
 }
 
 var loggingTable = table[Logging]{
-	fields: []field[Logging]{
+	fields: slices.Concat(loggingModes, []field[Logging]{
 		known("max_size", "size", Size(defaultLogSize).String(), "A log file is rotated when it is this large.", func(p *reader, n *node, l *Logging) {
 			l.MaxSize, _ = parsed(p, n, parseLogSize)
 		}),
@@ -127,10 +126,10 @@ var loggingTable = table[Logging]{
 			l.MaxFile, _ = parsed(p, n, parseLogFiles)
 		}),
 		later[Logging]("targets", "list", "Where the log is sent as well."),
-	},
+	}),
 	elsewhere: map[string]string{
 		"driver":   "wherry writes the log files itself; set max_size and max_file",
 		"options":  "write max_size and max_file here",
-		"max-size": "write max_size", "max-file": "write max_file",
+		"max-size": "write max_size", "max-file": "write max_file", "max-buffer-size": "write max_buffer_size",
 	},
 }

@@ -136,8 +136,12 @@ func (r *runner) limits() {
 			take(r, "--log-opt max-size", value, &r.app.Logging.MaxSize, parseLogSize)
 		case "max-file":
 			take(r, "--log-opt max-file", value, &r.app.Logging.MaxFile, parseLogFiles)
+		case "mode":
+			take(r, "--log-opt mode", value, &r.app.Logging.Mode, parseLogMode)
+		case "max-buffer-size":
+			take(r, "--log-opt max-buffer-size", value, &r.app.Logging.MaxBufferSize, parseLogBuffer)
 		default:
-			r.check("--log-opt", faultf("they are max-size and max-file", "unknown option %q", name))
+			r.check("--log-opt", faultf("they are max-size, max-file, mode and max-buffer-size", "unknown option %q", name))
 		}
 	}
 	for _, option := range f.StorageOpts {

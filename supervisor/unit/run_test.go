@@ -93,7 +93,7 @@ image: "" is not an image, write it like nginx:1.27 or host/path:tag
 --memory: 512B is too little, the least is 6MiB
 --cpus: 5000 is out of range, it goes from 0.01 to 4096
 --pids-limit: "x" is not a number of processes
---log-opt: unknown option "tag", they are max-size and max-file
+--log-opt: unknown option "tag", they are max-size, max-file, mode and max-buffer-size
 --log-opt max-file: "0" is not a number of files, it goes from 1 to 1000
 --storage-opt size: 0B is too little, the least is 1MiB
 --storage-opt: unknown option "inodes=5", write size=10GiB

@@ -103,6 +103,7 @@ type Hook struct {
 	User        string            `json:"user,omitempty"`
 	WorkingDir  string            `json:"working_dir,omitempty"`
 	Environment map[string]string `json:"environment,omitempty"`
+	Privileged  bool              `json:"privileged,omitempty"`
 	Timeout     Duration          `json:"timeout,omitempty"` // post_start: default 1m; pre_stop: within the grace period
 }
 
