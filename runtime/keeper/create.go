@@ -67,7 +67,11 @@ func libcontainerConfig(spec *specs.Spec, ownFilter bool) (*configs.Config, erro
 	if ownFilter {
 		linux.Seccomp = nil
 	}
-	return specconv.CreateLibcontainerConfig(&specconv.CreateOpts{CgroupName: "wherry", Spec: &s})
+	conf, err := specconv.CreateLibcontainerConfig(&specconv.CreateOpts{CgroupName: "wherry", Spec: &s})
+	if err == nil {
+		closeTunnels(conf, spec)
+	}
+	return conf, err
 }
 
 // libcontainerProcess is a process with everything that the container's

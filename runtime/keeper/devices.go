@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 
+	devices "github.com/opencontainers/cgroups/devices/config"
+	"github.com/opencontainers/runc/libcontainer/configs"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
@@ -154,6 +156,24 @@ func walkDevices(d runtime.Device) ([]node, error) {
 		err = fmt.Errorf("device %s: there is no device in the folder", d.Source)
 	}
 	return nodes, err
+}
+
+// closeTunnels takes away the permission to use /dev/net/tun, which libcontainer gives to
+// everybody (runc 1.2.4 and newer), from those that could not make a tunnel anyway or have not asked for the device.
+func closeTunnels(conf *configs.Config, spec *specs.Spec) {
+	const major, minor = 10, 200
+	if caps := spec.Process.Capabilities; caps == nil || slices.Contains(caps.Bounding, "CAP_NET_ADMIN") {
+		return
+	}
+	if r := spec.Linux.Resources; r != nil && slices.ContainsFunc(r.Devices, func(d specs.LinuxDeviceCgroup) bool {
+		return d.Allow && (d.Major == nil || *d.Major == major) && (d.Minor == nil || *d.Minor == minor) && strings.ContainsAny(d.Access, "rw")
+	}) {
+		return
+	}
+	resources := conf.Cgroups.Resources
+	resources.Devices = slices.DeleteFunc(slices.Clone(resources.Devices), func(d *devices.Rule) bool {
+		return d.Allow && d.Type == devices.CharDevice && d.Major == major && d.Minor == minor
+	})
 }
 
 // mapDevices makes the nodes of a container in a user namespace, where neither it nor
