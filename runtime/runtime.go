@@ -32,6 +32,8 @@ type Runtime struct {
 	cancel  context.CancelFunc
 	wg      sync.WaitGroup
 
+	heirlooms heirlooms // what we hold for the keeper
+
 	connecting sync.Mutex // one attempt to connect or launch at a time
 
 	mu     sync.Mutex
@@ -55,12 +57,13 @@ func Open(ctx context.Context, o Options) (*Runtime, error) {
 		return nil, fmt.Errorf("open runtime: %w", err)
 	}
 	o.Root, o.RunDir = l.Root, l.RunDir
-	r := &Runtime{options: o, layout: l, logger: o.Logger}
+	r := &Runtime{options: o, layout: l, logger: o.Logger, heirlooms: heirlooms{held: map[string]int{}}}
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	if _, err := r.connect(ctx); err != nil {
 		r.cancel()
 		return nil, fmt.Errorf("open runtime: %w", err)
 	}
+	r.wg.Go(r.holdHeirlooms)
 	return r, nil
 }
 

@@ -110,10 +110,10 @@ func (h *heirlooms) dropName(name string) {
 	}
 }
 
-// dropAll lets go of everything of a container, or of a run.
+// dropAll lets go of everything of a container, and of what was exec'd in it, or of a run.
 func (h *heirlooms) dropAll(owner string) {
 	for _, name := range h.names() {
-		if _, o := heirParts(name); o == owner {
+		if _, o := heirParts(name); o == owner || execOwner(o) == owner {
 			h.dropName(name)
 		}
 	}

@@ -139,6 +139,10 @@ func (d *daemon) run() error {
 	if d.k, err = open(d.options); err != nil {
 		return err
 	}
+	d.k.heirlooms.inherit(d.logger)
+	if store := newStoreHeir(os.Getenv(envNotify), d.logger); store != nil {
+		d.k.heirlooms.appoint(store)
+	}
 	go d.k.watchOOM()
 	d.k.adopt()
 	if err := d.listen(l.Socket()); err != nil {

@@ -49,8 +49,16 @@ func (d *daemon) upgrade(binary string) error {
 	for _, fd := range inherit {
 		unix.FcntlInt(fd, unix.F_SETFD, 0)
 	}
+	list, keepHeirlooms, err := d.k.heirlooms.writeList()
+	if err != nil {
+		keepShared()
+		return fmt.Errorf("upgrade: %w", err)
+	}
+	os.Setenv(envHeirlooms, strconv.Itoa(int(list.Fd())))
 	d.logger.Info("becoming another binary", "binary", binary)
 	err = execve(binary, args)
+	os.Unsetenv(envHeirlooms)
+	keepHeirlooms()
 	keepShared()
 	for _, fd := range inherit {
 		unix.CloseOnExec(int(fd))
