@@ -65,7 +65,7 @@ func (c *Client) ExecStream(ctx context.Context, r ExecRequest, in Input, out Ou
 		return Exit{}, err
 	}
 	var exit Exit
-	err = s.run(in, out, func(m Control) bool {
+	err = s.run(in, out, started, func(m Control) bool {
 		if m.Exit != nil {
 			exit = *m.Exit
 		}
@@ -82,7 +82,7 @@ func (c *Client) Attach(ctx context.Context, r AttachRequest, in Input, out Outp
 		return Exit{}, err
 	}
 	var exit Exit
-	err = s.run(in, out, func(m Control) bool {
+	err = s.run(in, out, started, func(m Control) bool {
 		switch {
 		case m.Attached != nil && attached != nil:
 			attached(*m.Attached)
@@ -104,12 +104,14 @@ func (c *Client) RunStream(ctx context.Context, r RunRequest, in Input, o RunOut
 	if err != nil {
 		return result, err
 	}
-	err = s.run(in, Output{o.Stdout, o.Stderr}, func(m Control) bool {
+	created := make(chan struct{})
+	err = s.run(in, Output{o.Stdout, o.Stderr}, created, func(m Control) bool {
 		switch {
 		case m.Progress != nil && o.Progress != nil:
 			o.Progress(*m.Progress)
 		case m.Created != "":
 			result.Unit = m.Created
+			close(created)
 			if o.Created != nil {
 				o.Created(m.Created)
 			}
@@ -147,22 +149,35 @@ func (c *Client) duplex(ctx context.Context, path string, body any) (*duplex, er
 	return &duplex{c: c, ctx: ctx, conn: conn}, nil
 }
 
-// run moves frames until done says so, the caller detaches or ctx ends.
-func (s *duplex) run(in Input, out Output, done func(Control) bool) error {
+// started is of a stream whose input may begin at once.
+var started = func() chan struct{} {
+	c := make(chan struct{})
+	close(c)
+	return c
+}()
+
+// run moves frames until done says so, the caller detaches or ctx ends. Input is sent
+// from begin on: as long as none comes, the daemon sees a caller that goes away.
+func (s *duplex) run(in Input, out Output, begin <-chan struct{}, done func(Control) bool) error {
 	ctx, cancel := context.WithCancelCause(s.ctx)
 	defer cancel(nil)
 	defer s.conn.Close()
 	stop := context.AfterFunc(ctx, func() { s.conn.Close() })
 	defer stop()
-	if in.Stdin != nil {
-		go func() {
+	go func() {
+		select {
+		case <-begin:
+		case <-ctx.Done():
+			return
+		}
+		go s.sendWords(ctx, in)
+		if in.Stdin != nil {
 			if err := s.sendInput(in.Stdin); errors.Is(err, ErrDetached) {
 				_ = s.control(Control{Detach: true})
 				cancel(ErrDetached)
 			}
-		}()
-	}
-	go s.sendWords(ctx, in)
+		}
+	}()
 	err := s.c.frames(s.ctx, bufio.NewReader(s.conn), out.Stdout, out.Stderr, done)
 	if errors.Is(context.Cause(ctx), ErrDetached) {
 		return ErrDetached

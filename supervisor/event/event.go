@@ -24,6 +24,7 @@ const (
 	Daemon       = "daemon"        // the daemon started or ended
 	Update       = "update"        // limits were changed, or could not be
 	Pause        = "pause"         // somebody paused a container, or resumed it
+	Hook         = "hook"          // a command of post_start or pre_stop has ended
 	Signal       = "signal"        // somebody sent a container a signal
 	Keeper       = "keeper"        // the keeper was away and is back, or was upgraded
 	ImageGC      = "image_gc"      // images that nobody needed were deleted
@@ -33,5 +34,5 @@ const (
 // Types lists every type, for documentation and completion.
 func Types() []string {
 	return []string{Apply, ApplyFailed, Intent, Pull, Start, StartFailed, Adopt, Exit, OOM, Backoff, GiveUp,
-		Stop, Severed, Remove, Cleanup, Exec, Attach, Reload, Daemon, Update, Pause, Signal, Keeper, ImageGC, DiskPressure}
+		Stop, Severed, Remove, Cleanup, Exec, Attach, Reload, Daemon, Update, Pause, Hook, Signal, Keeper, ImageGC, DiskPressure}
 }

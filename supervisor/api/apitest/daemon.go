@@ -34,6 +34,9 @@ type Daemon struct {
 
 	operations map[string]*operation
 	damage     map[string][]image.Damage // by digest
+
+	attached int                      // how many ever were
+	inputs   map[string]chan struct{} // closed when one is read to its end
 }
 
 // pretended is one unit.
@@ -46,7 +49,7 @@ type pretended struct {
 // New has no units and no images.
 func New() *Daemon {
 	return &Daemon{units: map[string]*pretended{}, changed: make(chan struct{}), fail: map[string]error{},
-		operations: map[string]*operation{}, damage: map[string][]image.Damage{}}
+		operations: map[string]*operation{}, damage: map[string][]image.Damage{}, inputs: map[string]chan struct{}{}}
 }
 
 // Serve answers at ln until ctx ends.

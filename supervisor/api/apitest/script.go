@@ -128,8 +128,9 @@ func (u *pretended) record(stream, text string) api.LogLine {
 func (d *Daemon) Write(unit, text string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	u := d.units[unit]
-	u.output = append(u.output, u.record("stdout", text))
+	if u := d.units[unit]; u != nil {
+		u.output = append(u.output, u.record("stdout", text))
+	}
 	d.change()
 }
 
@@ -137,12 +138,14 @@ func (d *Daemon) Write(unit, text string) {
 func (d *Daemon) End(unit string, e api.Exit) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.units[unit].end(e)
+	if u := d.units[unit]; u != nil {
+		u.end(e)
+	}
 	d.change()
 }
 
 // Exec runs a script in a unit that runs.
-func (d *Daemon) Exec(_ context.Context, r api.ExecRequest, by string, _, stdout, stderr *os.File) (api.Exit, error) {
+func (d *Daemon) Exec(_ context.Context, r api.ExecRequest, by string, stdin, stdout, stderr *os.File) (api.Exit, error) {
 	d.mu.Lock()
 	err := d.called("Exec", r.Target+" "+strings.Join(r.Args, " "), by)
 	name, _, _ := strings.Cut(r.Target, ".")
@@ -158,6 +161,10 @@ func (d *Daemon) Exec(_ context.Context, r api.ExecRequest, by string, _, stdout
 	}
 	if r.Args[0] == "env" {
 		_, err := io.WriteString(stdout, strings.Join(r.Env, "\n")+"\n"+r.User+" "+r.Cwd+"\n")
+		return api.Exit{}, err
+	}
+	if r.Args[0] == "cat" && stdin != nil {
+		_, err := io.Copy(stdout, stdin)
 		return api.Exit{}, err
 	}
 	exit, _ := play(r.Args, func(stream, text string) {

@@ -17,6 +17,8 @@ import (
 // Execer runs further processes in running instances.
 type Execer interface {
 	Exec(ctx context.Context, r api.ExecRequest, by string, stdin, stdout, stderr *os.File) (api.Exit, error)
+	// ExecConsole runs it on a terminal, whose master is sent on console.
+	ExecConsole(ctx context.Context, r api.ExecRequest, by string, console *os.File) (api.Exit, error)
 }
 
 // postExec runs a process and sends its output, then its exit. What the
@@ -34,6 +36,13 @@ func (s *Server) postExec(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	req.Target = target
+	by := peerOf(r.Context()).String()
+	if wantsDuplex(r) {
+		return s.execStream(w, req, by)
+	}
+	if req.Stdin || req.TTY {
+		return fmt.Errorf("%w: input and a terminal need an upgraded connection", errBody)
+	}
 
 	out := newStream(w, framesType)
 	defer out.close()
@@ -48,7 +57,7 @@ func (s *Server) postExec(w http.ResponseWriter, r *http.Request) error {
 	}
 	// The process outlives a caller that goes away, as it does a daemon that
 	// dies; only the server's end stops the waiting for it.
-	exit, err := s.Backend.Exec(s.ctx, req, peerOf(r.Context()).String(), nil, stdout.write, stderr.write)
+	exit, err := s.Backend.Exec(s.ctx, req, by, nil, stdout.write, stderr.write)
 	stdout.finish()
 	stderr.finish()
 	switch {

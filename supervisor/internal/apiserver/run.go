@@ -23,15 +23,12 @@ func (s *Server) postRun(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	by := peerOf(r.Context()).String()
+	if wantsDuplex(r) {
+		return s.postRunStream(w, req, by)
+	}
 	out := newStream(w, framesType)
 	defer out.close()
-
-	pace := newPace()
-	name, err := s.Backend.RunUnit(r.Context(), req, by, func(p image.Progress) {
-		if pace.due(p) {
-			out.offer(func() error { return out.control(api.Control{Progress: wireProgress(p)}) })
-		}
-	})
+	name, err := s.Backend.RunUnit(r.Context(), req, by, pullProgress(out))
 	if err != nil {
 		if began(w) {
 			return out.control(api.Control{Error: toAPI(err)})
@@ -48,16 +45,32 @@ func (s *Server) postRun(w http.ResponseWriter, r *http.Request) error {
 		return nil
 	}
 	exit, err := s.attach(r.Context(), name, out)
-	if req.Remove && s.ctx.Err() == nil {
-		_, rmErr := s.Backend.Remove(s.ctx, api.ActRequest{Units: []string{name}, Force: true}, by)
-		if rmErr != nil && !errors.Is(rmErr, api.ErrNoSuchUnit) && err == nil {
-			err = rmErr
-		}
-	}
-	if err != nil {
+	if err := s.removeAfter(req, name, by, err); err != nil {
 		return out.control(api.Control{Error: toAPI(s.explain(err))})
 	}
 	return out.control(api.Control{Exit: &exit})
+}
+
+// pullProgress sends how far a pull is, now and then.
+func pullProgress(out *streamWriter) func(image.Progress) {
+	pace := newPace()
+	return func(p image.Progress) {
+		if pace.due(p) {
+			out.offer(func() error { return out.control(api.Control{Progress: wireProgress(p)}) })
+		}
+	}
+}
+
+// removeAfter removes a unit that has ended if the request says so, and adds that to err.
+func (s *Server) removeAfter(req api.RunRequest, name, by string, err error) error {
+	if !req.Remove || s.ctx.Err() != nil {
+		return err
+	}
+	_, rmErr := s.Backend.Remove(s.ctx, api.ActRequest{Units: []string{name}, Force: true}, by)
+	if rmErr != nil && !errors.Is(rmErr, api.ErrNoSuchUnit) && err == nil {
+		err = rmErr
+	}
+	return err
 }
 
 // attach sends the unit's output until it has ended for good and returns how.
