@@ -54,6 +54,7 @@ func (s *Supervisor) recover(ctx context.Context) (*loop, error) {
 	for _, m := range severed {
 		m.handle(l)
 	}
+	l.keepIDs(leftovers)
 	if err := l.strayLeases(leftovers); err != nil {
 		return nil, err
 	}
@@ -107,7 +108,7 @@ func (l *loop) adopt(found []runtime.Status, records map[string]record) map[stri
 		known[st.Run] = append(known[st.Run], st)
 	}
 	for _, id := range slices.Sorted(maps.Keys(known)) {
-		if rec := records[id]; rec.Run == "" || !usable(&rec, known[id]) {
+		if rec := records[id]; rec.Run == "" || !usable(&rec, known[id]) || exists(l.paths.removing(id)) {
 			leftovers[id] = true
 			continue
 		}
@@ -179,6 +180,7 @@ func (l *loop) adoptRun(rec record, found []runtime.Status) {
 	}
 	r.stopped = len(ended) > 0 && l.units[rec.Unit.Name].rec.Intent != plan.Running
 	l.adoptExits(r, ended)
+	l.resumeHooks(r)
 }
 
 // adoptExits counts what ended while no daemon was there, each end once.
@@ -197,8 +199,10 @@ func (l *loop) adoptExits(r *run, ended map[*member]*runtime.Exit) {
 		}
 	}
 	r.ready = true
-	if len(ended) == len(r.members) && r.phase == plan.Up {
-		l.conduct(r) // otherwise once the loop runs
+	if r.several() {
+		r.wake = time.Now() // once the loop runs, it goes on
+	} else {
+		l.conduct(r)
 	}
 }
 

@@ -31,13 +31,20 @@ func (c cleanup) once(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if len(names) > 1 {
+		// Half removed, it would look like one that is half started.
+		if err := os.WriteFile(c.s.paths.removing(c.run), nil, 0o600); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
 	steps := make([]step, 0, 4+2*len(names))
 	for _, name := range slices.Backward(names) {
 		steps = append(steps, step{stepContainer, func(ctx context.Context) error { return c.container(ctx, name) }})
 	}
 	steps = append(steps,
 		step{stepDetach, func(ctx context.Context) error { return c.s.net.Detach(ctx, c.run) }},
-		step{stepLetGo, func(ctx context.Context) error { return c.s.rt.ReleaseNamespaces(ctx, c.run) }})
+		step{stepLetGo, func(ctx context.Context) error { return c.s.rt.ReleaseNamespaces(ctx, c.run) }},
+		step{stepIDs, func(context.Context) error { return c.s.users.Release(c.run) }})
 	for _, name := range names {
 		steps = append(steps, step{stepRelease, func(context.Context) error { return c.s.img.Release(containerID(c.run, name)) }})
 	}

@@ -106,7 +106,7 @@ func (m startResult) handle(l *loop) {
 		l.startFailed(r, m)
 		return
 	}
-	r.ready, r.lease, r.Shared, r.IDMap, r.images = true, m.lease, m.shared, m.idmap, m.images
+	r.ready, r.lease, r.Shared, r.IDMap, r.NoUserNS, r.images = true, m.lease, m.shared, m.idmap, m.noUserNS, m.images
 	if m.only != nil {
 		_ = r.members[0].move(plan.ContainerStarting)
 		l.memberUp(r, r.members[0], *m.only)
@@ -214,6 +214,7 @@ func (l *loop) dispatchStop(a plan.Action) {
 	if l.work[r.Instance] == nil && r.any(plan.ContainerUp) {
 		l.event(api.Event{Type: event.Stop, Unit: a.Unit, Instance: r.Instance, Run: r.Run, Message: "asked to end: " + a.Reason})
 	}
+	l.abortHooks(r)
 	if l.work[r.Instance] == nil {
 		l.conduct(r)
 	}

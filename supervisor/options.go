@@ -100,6 +100,7 @@ type hooks struct {
 	containers containers
 	networks   networks
 	images     images
+	users      userRanges
 	// fault is asked before each step of a start and of a clean-up; true
 	// means that the daemon dies there.
 	fault func(at string) bool
@@ -188,6 +189,7 @@ func (p paths) runs() string                      { return filepath.Join(p.root,
 func (p paths) run(id string) string              { return filepath.Join(p.root, "runs", id) }
 func (p paths) container(run, name string) string { return filepath.Join(p.run(run), name+".d") }
 func (p paths) record(id string) string           { return filepath.Join(p.run(id), "unit.json") }
+func (p paths) removing(id string) string         { return filepath.Join(p.run(id), ".removing") }
 func (p paths) unitLogs(unit string) string       { return filepath.Join(p.root, "logs", unit) }
 func (p paths) volume(name string) string         { return filepath.Join(p.root, "volumes", name, "data") }
 func (p paths) leases() string                    { return filepath.Join(p.runDir, "network") }

@@ -11,6 +11,7 @@ import (
 	"github.com/wherry-run/wherry/image"
 	"github.com/wherry-run/wherry/runtime"
 	"github.com/wherry-run/wherry/runtime/network"
+	"github.com/wherry-run/wherry/runtime/usernamespace"
 )
 
 // What the supervisor needs of the parts below it. The real ones are
@@ -71,6 +72,17 @@ type networks interface {
 	Detach(ctx context.Context, run string) error
 	Repair(ctx context.Context, live []string) error
 	Leases() []network.Lease
+}
+
+// userRanges leases ids of the host to runs, and says what can be used with them.
+type userRanges interface {
+	Lease(run string) (runtime.IDMap, error)
+	Hold(run string, m runtime.IDMap) error
+	Release(run string) error
+	Keep(live []string) error
+	Kernel() error
+	Probe(path string, all bool) error
+	Decide(file, dir, run string) (usernamespace.Decision, error)
 }
 
 // images gives root file systems.

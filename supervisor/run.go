@@ -32,6 +32,8 @@ type record struct {
 	// starts single ones.
 	Shared bool           `json:"shared,omitempty"`
 	IDMap  *runtime.IDMap `json:"id_map,omitempty"`
+	// NoUserNS is why it has no user namespace.
+	NoUserNS string `json:"no_userns,omitempty"`
 }
 
 // run is one start of an instance, as observed. Only the loop touches it.

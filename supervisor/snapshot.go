@@ -257,6 +257,7 @@ func (l *loop) instance(w *wanted, name string, runs []*run) (api.Instance, inst
 		i.Pid, i.Cgroup = m.status.Pid, m.status.Cgroup
 	}
 	i.Exit = nil
+	i.UserNS = r.userNSWords()
 	if r.lease != nil {
 		i.Address = r.lease.Address.Addr().String()
 	}

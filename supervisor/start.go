@@ -56,25 +56,29 @@ type start struct {
 }
 
 type startResult struct {
-	run    string
-	err    error
-	clean  bool // after an error: nothing is left
-	lease  *network.Lease
-	shared bool
-	idmap  *runtime.IDMap
-	images map[string]image.Image
-	only   *runtime.Status // of a run's only container, which has been started too
+	run      string
+	err      error
+	clean    bool // after an error: nothing is left
+	lease    *network.Lease
+	shared   bool
+	idmap    *runtime.IDMap
+	noUserNS string
+	images   map[string]image.Image
+	only     *runtime.Status // of a run's only container, which has been started too
 }
 
 // run does the steps of the run, and those of its container if it has only one;
 // it undoes them if one fails.
 func (st *start) run(ctx context.Context) startResult {
 	err := st.steps(ctx)
+	if err == nil && st.con != nil {
+		err = st.do(ctx, stepPostStart, st.postStart) // a hook that takes its time holds up no other start
+	}
 	if st.ns != nil {
 		st.ns.Close()
 	}
 	if err == nil {
-		res := startResult{run: st.rec.Run, lease: st.lease, shared: st.shared, idmap: st.idmap, images: st.images}
+		res := startResult{run: st.rec.Run, lease: st.lease, shared: st.shared, idmap: st.idmap, noUserNS: st.rec.NoUserNS, images: st.images}
 		if st.con != nil {
 			res.only = &st.status
 		}
@@ -132,7 +136,7 @@ func (st *start) steps(ctx context.Context) error {
 	}
 	st.s.post(pulled{st.rec.Run, digests, stale})
 	st.rec.Revision = st.rec.Revision.WithDigests(digests, stale)
-	if err := st.each(ctx, step{stepRecord, st.record}); err != nil {
+	if err := st.each(ctx, step{stepRecord, st.record}, step{stepUserNS, st.userns}); err != nil {
 		return err
 	}
 	if len(containers) > 1 {
@@ -160,7 +164,9 @@ type containerStarted struct {
 // fails. What an earlier start of it has left goes first.
 func (st *start) container(ctx context.Context) containerStarted {
 	res := containerStarted{run: st.rec.Run, name: st.con.Name}
-	res.err = st.containerSteps(ctx)
+	if res.err = st.containerSteps(ctx); res.err == nil {
+		res.err = st.do(ctx, stepPostStart, st.postStart)
+	}
 	if res.err == nil {
 		res.status = st.status
 		return res

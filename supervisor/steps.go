@@ -14,6 +14,7 @@ import (
 const (
 	stepPull       = "pull"
 	stepRecord     = "record"
+	stepUserNS     = "userns"
 	stepRootfs     = "rootfs"
 	stepVolumes    = "volumes"
 	stepNamespaces = "namespaces"
@@ -30,6 +31,7 @@ const (
 	stepContainer = "container"
 	stepDetach    = "detach"
 	stepLetGo     = "let go" // of the namespaces
+	stepIDs       = "ids"
 	stepRelease   = "release"
 	stepFolder    = "folder"
 )

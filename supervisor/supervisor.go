@@ -49,6 +49,7 @@ type Supervisor struct {
 	img       images
 	rt        containers // set by Run, before ready
 	net       networks
+	users     userRanges
 	startedAt time.Time
 
 	inbox chan message
@@ -198,6 +199,7 @@ func (s *Supervisor) leaveNetwork() {
 // connect opens what acts on the kernel.
 func (s *Supervisor) connect(ctx context.Context) error {
 	o := s.opts.Load()
+	s.users = s.openUsers(o)
 	if s.net = o.hooks.networks; s.net == nil {
 		m, err := network.Open(network.Options{Bridge: o.Bridge, Subnet: o.Subnet, Dir: s.paths.leases(), Logger: o.Logger})
 		if err != nil {

@@ -40,16 +40,16 @@ func (st *start) volume(i int, v unit.Volume) (specs.Mount, error) {
 		if _, err := os.Stat(v.Source); err != nil {
 			return specs.Mount{}, fmt.Errorf("bind %s: %w", v.Target, err)
 		}
-		return bind(v.Source, v), nil
+		return st.bind(v.Source, v), nil
 	case v.Source == "":
 		return st.anonymous(i, v)
 	}
 	dir := st.s.paths.volume(v.Source)
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if _, err := st.decide(v); err != nil {
 		return specs.Mount{}, fmt.Errorf("volume %s: %w", v.Source, err)
 	}
 	st.populate = append(st.populate, runtime.Populate{Path: v.Target, Into: dir})
-	return bind(dir, v), nil
+	return st.bind(dir, v), nil
 }
 
 // anonymous makes a volume that lives and dies with the run.
@@ -59,11 +59,11 @@ func (st *start) anonymous(i int, v unit.Volume) (specs.Mount, error) {
 		return specs.Mount{}, fmt.Errorf("volume %s: %w", v.Target, err)
 	}
 	st.populate = append(st.populate, runtime.Populate{Path: v.Target, Into: dir})
-	return bind(dir, v), nil
+	return st.bind(dir, v), nil
 }
 
-func bind(source string, v unit.Volume) specs.Mount {
-	options := []string{"rbind", "rprivate"}
+func (st *start) bind(source string, v unit.Volume) specs.Mount {
+	options := st.shift([]string{"rbind", "rprivate"})
 	if v.ReadOnly {
 		options = append(options, "ro")
 	}

@@ -92,6 +92,9 @@ func etcMounts(c Container) []specs.Mount {
 			continue
 		}
 		m := specs.Mount{Destination: f.target, Type: "bind", Source: f.source, Options: []string{"rbind", "rprivate"}}
+		if c.UserNS {
+			m.Options = append(m.Options, "idmap") // they belong to the host's root
+		}
 		if c.ReadOnly {
 			m.Options = append(m.Options, "ro")
 		}

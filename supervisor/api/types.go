@@ -84,6 +84,7 @@ type Instance struct {
 	Exit      *Exit     `json:"exit,omitempty"`  // of the current or last run
 	LogPath   string    `json:"log_path,omitempty"`
 	Cgroup    string    `json:"cgroup,omitempty"`
+	UserNS    string    `json:"userns,omitempty"` // the user namespace of the current run; "none: ..." says why it has none
 
 	Containers []Container `json:"containers,omitempty"` // of the current or last run, in the order of their start
 }
