@@ -269,15 +269,16 @@ type stopped struct {
 }
 
 func (m stopped) handle(l *loop) {
-	l.finish(m.run)
 	r := l.runs[m.run]
-	if r == nil || m.gaveUp {
-		return
+	if r != nil && !m.gaveUp {
+		for _, x := range m.exits {
+			l.memberEnded(r, r.member(x.name), x.exit)
+		}
 	}
-	for _, x := range m.exits {
-		l.memberEnded(r, r.member(x.name), x.exit)
+	l.finish(m.run)
+	if r != nil && !m.gaveUp {
+		l.conduct(r)
 	}
-	l.conduct(r)
 }
 
 // over ends a run of which nothing runs any more.

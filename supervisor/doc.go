@@ -77,6 +77,7 @@
 //	ROOT/runs/RUN/unit.json      the unit as the run was started (type record)
 //	ROOT/runs/RUN/NAME.d/        of container NAME: hosts, hostname, resolv.conf,
 //	                             volumes/N (anonymous ones); upper, work of package image
+//	ROOT/runs/RUN/.removing      the removal of several containers has begun
 //	ROOT/runs/RUN/NAME           of package runtime
 //	ROOT/logs/UNIT/INSTANCE/NAME.log
 //	ROOT/volumes/NAME/data       named volumes; nothing here ever deletes one

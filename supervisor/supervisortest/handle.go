@@ -30,7 +30,7 @@ func (r *Runtime) handle(what, id string) error {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.note(what, b.status.Instance)
+	r.note(what, b.name())
 	return nil
 }
 

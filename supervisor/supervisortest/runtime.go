@@ -13,6 +13,7 @@ import (
 
 	"github.com/wherry-run/wherry/cgroup"
 	"github.com/wherry-run/wherry/runtime"
+	"github.com/wherry-run/wherry/supervisor/unit"
 )
 
 // Script is how a container behaves.
@@ -24,11 +25,15 @@ type Script struct {
 	IgnoreStop bool          // it does not heed its stop signal
 	Stuck      bool          // not even SIGKILL ends it, as in D state
 	Output     []string      // lines written at the start
+
+	// Exec says how long a further process takes and how it ends. Nil: it is done at once.
+	Exec func(p runtime.Process) (takes time.Duration, x runtime.Exit)
 }
 
-// Runtime is a keeper without processes. It is safe for concurrent use.
+// Runtime is a keeper without processes. It is safe for concurrent use. Where a name is
+// asked for, it is that of an instance, or INSTANCE/CONTAINER for one of several.
 type Runtime struct {
-	// Script says how the n-th start (from 1) of an instance behaves. Nil:
+	// Script says how the n-th start (from 1) of a container behaves. Nil:
 	// every container runs until it is stopped.
 	Script func(c runtime.Config, n int) Script
 	// Renewal says how an upgrade of the keeper goes. Nil: there is none to do.
@@ -36,11 +41,11 @@ type Runtime struct {
 
 	mu     sync.Mutex
 	boxes  map[string]*box
-	starts map[string]int // by instance
+	starts map[string]int // by name
 	log    []string       // what happened, in order
 	subs   map[chan runtime.Event]bool
 	pid    int
-	peak   map[string]int // most running containers of a unit at once
+	peak   map[string]int // most runs of a unit at once
 	shared map[string]runtime.Namespaces
 }
 
@@ -51,6 +56,8 @@ type box struct {
 	ended  chan struct{}
 	timer  *time.Timer
 }
+
+func (b *box) name() string { return nameOf(b.status.Instance, b.status.Container) }
 
 // NewRuntime makes a keeper without containers.
 func NewRuntime() *Runtime {
@@ -65,12 +72,25 @@ func (r *Runtime) Log() []string {
 	return slices.Clone(r.log)
 }
 
+// nameOf is the name of a container for tests.
+func nameOf(instance, container string) string {
+	if container == unit.OnlyContainer {
+		return instance
+	}
+	return instance + "/" + container
+}
+
+// is tells whether a name means the container.
+func is(st runtime.Status, name string) bool {
+	return st.Instance == name || nameOf(st.Instance, st.Container) == name
+}
+
 // Config is what the running container of an instance was started with.
 func (r *Runtime) Config(instance string) runtime.Config {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, b := range r.boxes {
-		if b.status.Instance == instance && b.status.State == runtime.Running {
+		if is(b.status, instance) && b.status.State == runtime.Running {
 			return b.config
 		}
 	}
@@ -84,22 +104,44 @@ func (r *Runtime) Starts(instance string) int {
 	return r.starts[instance]
 }
 
-// Peak is how many containers of a unit ran at once at most.
+// Peak is how many runs of a unit there were at once at most.
 func (r *Runtime) Peak(unit string) int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.peak[unit]
 }
 
-// Running lists the runs of an instance that run.
-func (r *Runtime) Running(instance string) []string {
+// Running lists the runs of which a container of the name runs.
+func (r *Runtime) Running(name string) []string {
 	var runs []string
 	for _, st := range r.all() {
-		if st.Instance == instance && st.State == runtime.Running {
+		if is(st, name) && st.State == runtime.Running {
 			runs = append(runs, st.Run)
 		}
 	}
-	return runs
+	return slices.Compact(runs) // all is sorted
+}
+
+// Pid is that of a running container, 0 if there is none.
+func (r *Runtime) Pid(name string) int {
+	for _, st := range r.all() {
+		if is(st, name) && st.State == runtime.Running {
+			return st.Pid
+		}
+	}
+	return 0
+}
+
+// Unsettle has the keeper still make a container that runs, as a daemon finds it
+// that was started again in the midst of a start.
+func (r *Runtime) Unsettle(name string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, b := range r.boxes {
+		if is(b.status, name) && b.status.State == runtime.Running {
+			b.status.State, b.status.Pid = runtime.Creating, 0
+		}
+	}
 }
 
 // End ends the running container of an instance, as a crash would.
@@ -107,7 +149,7 @@ func (r *Runtime) End(instance string, x runtime.Exit) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, b := range r.boxes {
-		if b.status.Instance == instance && b.status.State == runtime.Running {
+		if is(b.status, instance) && b.status.State == runtime.Running {
 			r.end(b, x)
 		}
 	}
@@ -160,7 +202,7 @@ func (r *Runtime) end(b *box, x runtime.Exit) {
 		x.At = time.Now()
 	}
 	b.status.State, b.status.Exit, b.status.Drained = runtime.Exited, &x, true
-	r.note("exit", b.status.Instance)
+	r.note("exit", b.name())
 	close(b.ended)
 	r.tell(runtime.Event{Type: runtime.EventExit, ID: b.status.ID, Status: b.status})
 }
@@ -201,10 +243,11 @@ func (r *Runtime) Start(ctx context.Context, c runtime.Config) (runtime.Status, 
 		r.mu.Unlock()
 		return runtime.Status{}, fmt.Errorf("%w: %s", runtime.ErrExists, c.ID())
 	}
-	r.starts[c.Instance]++
+	name := nameOf(c.Instance, c.Container)
+	r.starts[name]++
 	var s Script
 	if r.Script != nil {
-		s = r.Script(c, r.starts[c.Instance])
+		s = r.Script(c, r.starts[name])
 	}
 	r.mu.Unlock()
 	if s.StartTakes > 0 {
@@ -217,20 +260,20 @@ func (r *Runtime) Start(ctx context.Context, c runtime.Config) (runtime.Status, 
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if s.StartErr != nil {
-		r.note("fail", c.Instance)
+		r.note("fail", name)
 		return runtime.Status{}, s.StartErr
 	}
 	b := &box{script: s, config: c, ended: make(chan struct{}), status: runtime.Status{ID: c.ID(), Unit: c.Unit, Instance: c.Instance,
 		Run: c.Run, Container: c.Container, State: runtime.Running, Pid: 2000 + len(r.log), StartedAt: time.Now(), LogPath: c.Log.Path}}
 	r.boxes[c.ID()] = b
-	r.note("start", c.Instance)
-	up := 0
+	r.note("start", name)
+	up := map[string]bool{}
 	for _, o := range r.boxes {
 		if o.status.Unit == c.Unit && o.status.State == runtime.Running {
-			up++
+			up[o.status.Run] = true
 		}
 	}
-	r.peak[c.Unit] = max(r.peak[c.Unit], up)
+	r.peak[c.Unit] = max(r.peak[c.Unit], len(up))
 	if err := write(c.Log.Path, s.Output); err != nil {
 		return runtime.Status{}, err
 	}
@@ -301,7 +344,7 @@ func (r *Runtime) Stop(ctx context.Context, id string, grace time.Duration) (run
 		return runtime.Exit{}, err
 	}
 	r.mu.Lock()
-	r.note("stop", b.status.Instance)
+	r.note("stop", b.name())
 	ignores := b.script.IgnoreStop
 	if !ignores {
 		r.end(b, runtime.Exit{Code: 0})
@@ -359,23 +402,36 @@ func (r *Runtime) Remove(_ context.Context, id string) error {
 		return fmt.Errorf("remove %s: it is running", id)
 	}
 	delete(r.boxes, id)
-	r.note("remove", b.status.Instance)
+	r.note("remove", b.name())
 	return nil
 }
 
-// Exec tells what it was asked to run and succeeds.
-func (r *Runtime) Exec(_ context.Context, id string, p runtime.Process) (runtime.Exit, error) {
-	b, err := r.find(id)
+// Exec tells what it was asked to run, and succeeds unless the script says
+// something else.
+func (r *Runtime) Exec(ctx context.Context, id string, p runtime.Process) (runtime.Exit, error) {
+	b, err := r.running(id)
 	if err != nil {
 		return runtime.Exit{}, err
-	}
-	if b.status.State != runtime.Running {
-		return runtime.Exit{}, runtime.ErrNotRunning
 	}
 	if p.Stdout != nil {
 		fmt.Fprintln(p.Stdout, strings.Join(p.Args, " "))
 	}
-	return runtime.Exit{At: time.Now()}, nil
+	if b.script.Exec == nil {
+		return runtime.Exit{At: time.Now()}, nil
+	}
+	r.mu.Lock()
+	r.note("exec "+strings.Join(p.Args, " "), b.name())
+	r.mu.Unlock()
+	takes, x := b.script.Exec(p)
+	select {
+	case <-time.After(takes):
+		x.At = time.Now()
+		return x, nil
+	case <-b.ended:
+		return runtime.Exit{Signal: "SIGKILL", At: time.Now()}, nil
+	case <-ctx.Done():
+		return runtime.Exit{}, ctx.Err()
+	}
 }
 
 // Stats are invented.
