@@ -43,6 +43,13 @@ func (h *haste) grace(own time.Duration) (d time.Duration, kill bool, changed <-
 	return max(time.Until(h.until), 0), h.kill, h.changed
 }
 
+// hurried tells whether somebody has set a limit.
+func (h *haste) hurried() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.set
+}
+
 // containerExit is how one container of a run ended.
 type containerExit struct {
 	name string
@@ -85,8 +92,9 @@ func (s *Supervisor) stopRun(ctx context.Context, run string, list []*unit.Conta
 // ctx ended first. Every container that is stopped, for whatever reason, is stopped here.
 func (s *Supervisor) stopContainer(ctx context.Context, run string, c *unit.Container, h *haste) (runtime.Exit, bool) {
 	id := containerID(run, c.Name)
+	grace := s.hookedIn(run, c).beforeStop(ctx, time.Duration(c.StopGracePeriod), h)
 	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 5*time.Second) {
-		err := s.stopOnce(ctx, id, time.Duration(c.StopGracePeriod), h)
+		err := s.stopOnce(ctx, id, grace, h)
 		var x runtime.Exit
 		if err == nil {
 			x, err = s.rt.Wait(ctx, id)
