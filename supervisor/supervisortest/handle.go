@@ -2,6 +2,7 @@ package supervisortest
 
 import (
 	"context"
+	"errors"
 	"os"
 
 	"github.com/wherry-run/wherry/cgroup"
@@ -39,16 +40,55 @@ func (r *Runtime) Signal(_ context.Context, id, signal string) error {
 	return r.handle("signal "+signal, id)
 }
 
-// Update notes that there are other limits, which Config tells.
+// Update notes that there are other limits, which Limits tells.
 func (r *Runtime) Update(_ context.Context, id string, l cgroup.Limits) error {
-	return r.handle("update", id)
+	b, err := r.running(id)
+	if err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.note("update", b.status.Instance)
+	if r.Refuse != nil {
+		if err := r.Refuse(l); err != nil {
+			return err
+		}
+	}
+	b.limits = &l
+	return nil
+}
+
+// Limits are what a container was last updated to; nil if it never was.
+func (r *Runtime) Limits(id string) *cgroup.Limits {
+	b, err := r.find(id)
+	if err != nil {
+		return nil
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return b.limits
 }
 
 // Pause notes it.
-func (r *Runtime) Pause(_ context.Context, id string) error { return r.handle("pause", id) }
+func (r *Runtime) Pause(_ context.Context, id string) error {
+	return errors.Join(r.handle("pause", id), r.freeze(id, true))
+}
+
+func (r *Runtime) freeze(id string, paused bool) error {
+	b, err := r.running(id)
+	if err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	b.status.Paused = paused
+	return nil
+}
 
 // Resume notes it.
-func (r *Runtime) Resume(_ context.Context, id string) error { return r.handle("resume", id) }
+func (r *Runtime) Resume(_ context.Context, id string) error {
+	return errors.Join(r.handle("resume", id), r.freeze(id, false))
+}
 
 // Attach gives a file that takes everything.
 func (r *Runtime) Attach(_ context.Context, id string) (*os.File, error) {

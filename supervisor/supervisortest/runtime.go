@@ -33,6 +33,9 @@ type Script struct {
 // Runtime is a keeper without processes. It is safe for concurrent use. Where a name is
 // asked for, it is that of an instance, or INSTANCE/CONTAINER for one of several.
 type Runtime struct {
+	// Refuse, if set, makes updates fail.
+	Refuse func(l cgroup.Limits) error
+
 	// Script says how the n-th start (from 1) of a container behaves. Nil:
 	// every container runs until it is stopped.
 	Script func(c runtime.Config, n int) Script
@@ -50,6 +53,7 @@ type Runtime struct {
 }
 
 type box struct {
+	limits *cgroup.Limits // of the last update
 	status runtime.Status
 	config runtime.Config
 	script Script

@@ -1,0 +1,150 @@
+package supervisor
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/wherry-run/wherry/cgroup"
+	"github.com/wherry-run/wherry/supervisor/api"
+	"github.com/wherry-run/wherry/supervisor/event"
+	"github.com/wherry-run/wherry/supervisor/supervisortest"
+	"github.com/wherry-run/wherry/supervisor/unit"
+)
+
+const limitedWeb = web + "replicas: 2\nresources: {limits: {memory: 64MiB}}\n"
+
+func memory(n int64) unit.LimitsChange { return unit.LimitsChange{Memory: &n} }
+
+func TestFileWithOtherLimitsRestartsNothing(t *testing.T) {
+	world(t, func(t *testing.T, w *supervisortest.World, o Options) {
+		d := begin(t, o)
+		d.apply(limitedWeb)
+		before := d.unit("web").Instances
+		res := d.apply(strings.Replace(limitedWeb, "64MiB", "96MiB", 1))
+		if len(res.Actions) != 2 || res.Actions[0].Kind != "update" || res.Units[0].Revision != 2 {
+			t.Errorf("%+v", res)
+		}
+		u := d.unit("web")
+		for i, now := range u.Instances {
+			if now.Run != before[i].Run || now.Pid != before[i].Pid {
+				t.Errorf("replaced: %+v by %+v", before[i], now)
+			}
+			if l := w.Runtime.Limits(now.Run + ".app"); l == nil || l.Memory != 96<<20 {
+				t.Errorf("%s has %+v", now.Name, l)
+			}
+		}
+		updates := strings.Count(strings.Join(w.Runtime.Log(), "\n"), "update")
+		// The next daemon knows what they have.
+		d.end()
+		d = begin(t, o)
+		defer d.end()
+		d.want("web", "running")
+		if n := strings.Count(strings.Join(w.Runtime.Log(), "\n"), "update"); n != updates || updates != 2 {
+			t.Errorf("%d updates, then %d", updates, n)
+		}
+	})
+}
+
+func TestUpdateByHand(t *testing.T) {
+	world(t, func(t *testing.T, w *supervisortest.World, o Options) {
+		d := begin(t, o)
+		defer d.end()
+		d.apply(limitedWeb)
+		pid := d.unit("web").Instances[0].Pid
+		res, err := d.Update(t.Context(), api.UpdateRequest{Units: []string{"web"}, Change: memory(128 << 20)}, "alice")
+		if err != nil || len(res.Units) != 1 || res.Units[0].Revision != 2 || res.Units[0].Fields[0].New != "128MiB" {
+			t.Fatalf("%+v, %v", res, err)
+		}
+		u := d.unit("web")
+		if l := w.Runtime.Limits(u.Instances[1].Run + ".app"); u.Instances[0].Pid != pid || l == nil || l.Memory != 128<<20 {
+			t.Errorf("%+v, %+v", u, l)
+		}
+		detail, err := d.Unit(t.Context(), "web")
+		if err != nil || detail.Revisions[0].By != "alice" || !slices.Contains(d.types("web"), event.Update) {
+			t.Errorf("%+v, %v, %v", detail.Revisions, err, d.types("web"))
+		}
+		// The same file takes nothing back, a changed one does.
+		if res := d.apply(limitedWeb); res.Units[0].Change != "unchanged" || len(res.Warnings) != 1 {
+			t.Errorf("the same file: %+v", res)
+		}
+		if res := d.apply(strings.Replace(limitedWeb, "64MiB", "80MiB", 1)); res.Units[0].Change != "update" {
+			t.Errorf("another file: %+v", res)
+		}
+		u = d.unit("web")
+		if l := w.Runtime.Limits(u.Instances[0].Run + ".app"); l.Memory != 80<<20 || u.Instances[0].Pid != pid {
+			t.Errorf("%+v", l)
+		}
+		if res, err := d.Update(t.Context(), api.UpdateRequest{Units: []string{"web"}, Change: memory(80 << 20)}, "alice"); err != nil || res.Units[0].Change != "unchanged" {
+			t.Errorf("%+v, %v", res, err)
+		}
+		for _, bad := range []api.UpdateRequest{{}, {Units: []string{"web"}}, {Change: memory(1 << 30)}, {Units: []string{"web"}, Change: memory(1)},
+			{Units: []string{"web"}, Container: "none", Change: memory(1 << 30)}, {Units: []string{"none"}, Change: memory(1 << 30)}} {
+			if _, err := d.Update(t.Context(), bad, "alice"); err == nil {
+				t.Errorf("%+v was accepted", bad)
+			}
+		}
+	})
+}
+
+func TestUpdateThatFailsIsTriedAgain(t *testing.T) {
+	world(t, func(t *testing.T, w *supervisortest.World, o Options) {
+		d := begin(t, o)
+		defer d.end()
+		d.apply(limitedWeb)
+		d.want("web", "running")
+		busy := errors.New("limit memory: more is in use")
+		w.Runtime.Refuse = func(cgroup.Limits) error { return busy }
+		_, err := d.Update(t.Context(), api.UpdateRequest{Units: []string{"web"}, Change: memory(32 << 20)}, "alice")
+		if err == nil || !strings.Contains(err.Error(), "more is in use") || !strings.Contains(err.Error(), "web.1") {
+			t.Errorf("got %v", err)
+		}
+		d.want("web", "running")
+		w.Runtime.Refuse = nil
+		time.Sleep(5 * time.Second)
+		u := d.unit("web")
+		for _, i := range u.Instances {
+			if l := w.Runtime.Limits(i.Run + ".app"); l == nil || l.Memory != 32<<20 {
+				t.Errorf("%s has %+v", i.Name, l)
+			}
+		}
+	})
+}
+
+func TestPauseKillResume(t *testing.T) {
+	world(t, func(t *testing.T, w *supervisortest.World, o Options) {
+		d := begin(t, o)
+		d.apply(limitedWeb)
+		d.want("web", "running")
+		names, err := d.Pause(t.Context(), api.TargetsRequest{Targets: []string{"web.1", "web"}}, "alice")
+		if err != nil || !slices.Equal(names, []string{"web.1", "web.2"}) {
+			t.Fatalf("%v, %v", names, err)
+		}
+		if u := d.unit("web"); u.Instances[0].State != "paused" || u.State != "running" || u.Running != 2 || u.Instances[0].Containers[0].State != "paused" {
+			t.Errorf("%+v", u)
+		}
+		d.end()
+		d = begin(t, o)
+		defer d.end()
+		if u := d.unit("web"); u.Instances[1].State != "paused" {
+			t.Errorf("the next daemon: %+v", u)
+		}
+		if _, err := d.Resume(t.Context(), api.TargetsRequest{Targets: []string{"web.2"}}, "alice"); err != nil {
+			t.Fatal(err)
+		}
+		if u := d.unit("web"); u.Instances[0].State != "paused" || u.Instances[1].State != "running" {
+			t.Errorf("%+v", u)
+		}
+		if _, err := d.Kill(t.Context(), api.KillRequest{TargetsRequest: api.TargetsRequest{Targets: []string{"web.1"}}, Signal: "HUP"}, "alice"); err != nil {
+			t.Fatal(err)
+		}
+		if u := d.unit("web"); u.Instances[0].State != "running" || u.Intent != "running" || !slices.Contains(w.Runtime.Log(), "signal HUP web.1") {
+			t.Errorf("%+v, %v", u, w.Runtime.Log())
+		}
+		if _, err := d.Pause(t.Context(), api.TargetsRequest{Targets: []string{"none"}}, ""); !errors.Is(err, ErrNoSuchUnit) {
+			t.Errorf("got %v", err)
+		}
+	})
+}
