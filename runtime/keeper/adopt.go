@@ -30,6 +30,8 @@ func (k *Keeper) adopt() {
 		k.adoptOne(&states[i])
 	}
 	k.adoptShared()
+	k.adoptExecs()
+	k.pruneHeirlooms()
 }
 
 func (k *Keeper) adoptOne(st *state) {
