@@ -586,3 +586,17 @@ func TestOCIHooks(t *testing.T) {
 		t.Errorf("hooks: %v, want %v", names, want)
 	}
 }
+
+// TestOCIHookFiltered: a hook inside the container is under the container's filter.
+func TestOCIHookFiltered(t *testing.T) {
+	o := newOCI(t)
+	for name, change := range map[string]func(*specs.Spec){"own": ownFilter, "libcontainer": itsFilter} {
+		dir := o.bundle("h", func(s *specs.Spec) {
+			change(s)
+			s.Hooks = &specs.Hooks{StartContainer: []specs.Hook{{Path: "/bin/mkdir", Args: []string{"mkdir", "/dev/shm/x"}}}}
+		}, "true")
+		if r := o.run("run", "-b", dir, "h"); r.code == 0 || !strings.Contains(r.err, "not implemented") {
+			t.Errorf("%s: %+v", name, r)
+		}
+	}
+}

@@ -125,8 +125,12 @@ func (h logrusHandler) Handle(_ context.Context, r slog.Record) error {
 }
 
 // wrappable says whether the first process may begin as our init, which takes a /proc to
-// find it in. Labels of a security module change at the first exec: that has to be the program's own.
+// find it in. Labels of a security module change at the first exec: that has to be the program's own. Hooks
+// inside the container run before it, and with the filter.
 func wrappable(spec *specs.Spec) bool {
+	if spec.Hooks != nil && len(spec.Hooks.StartContainer) > 0 {
+		return false
+	}
 	return spec.Process.ApparmorProfile == "" && spec.Process.SelinuxLabel == "" &&
 		slices.ContainsFunc(spec.Mounts, func(m specs.Mount) bool { return path.Clean(m.Destination) == "/proc" && m.Type == "proc" })
 }
