@@ -32,18 +32,21 @@ func messages() map[string]any {
 		Labels: map[string]string{"team": "shop"}, Pending: &api.Pending{Source: "web.yaml", Reason: "rolled back"},
 		Instances: []api.Instance{{Name: "web.1", State: "backoff", Run: "web.1-7f3k", Revision: 3, Pid: 4001, Address: "10.88.0.2",
 			StartedAt: at, EndedAt: at, Restarts: 4, Attempt: 2, NextTry: at, Reason: "exited 1", Error: "network: port 80", Exit: exit,
-			LogPath: "/var/lib/wherry/logs/web/web.1/app.log", Cgroup: "/wherry/web.1-7f3k/app"}},
+			LogPath: "/var/lib/wherry/logs/web/web.1/app.log", Cgroup: "/wherry/web.1-7f3k/app",
+			Containers: []api.Container{{Name: "app", State: "backoff", Image: "nginx:1.27", Digest: "sha256:abc", Essential: true, Pid: 4001, StartedAt: at, EndedAt: at,
+				Restarts: 2, Attempt: 1, NextTry: at, Reason: "exited 1", Exit: exit, LogPath: "/var/lib/wherry/logs/web/web.1/app.log", Cgroup: "/wherry/web.1-7f3k/app"}}}},
 	}
 	disk := api.Disk{Path: "/var/lib/wherry", Total: 10, Free: 5, Reserve: 1, Used: 50.5, Inodes: 9, InodesFree: 8, Pressure: "too full"}
 	operation := api.Operation{ID: "pull-7f3k", Kind: "pull", Object: "nginx", Unit: "web", Instance: "web.1", By: "root", StartedAt: at,
 		Step: "fetch", Done: 1, Total: 4, Rate: 2, Left: time.Second}
-	revision := api.Revision{Number: 3, AppliedAt: at, By: "root (uid 0, pid 1)", Source: "web.yaml", Digest: "sha256:abc"}
+	revision := api.Revision{Number: 3, AppliedAt: at, By: "root (uid 0, pid 1)", Source: "web.yaml", Digest: "sha256:abc", Digests: map[string]string{"app": "sha256:abc"}}
 	return map[string]any{
 		"info": api.Info{Version: "1.2.3", Pid: 1, KeeperPid: 2, StartedAt: at, Root: "/var/lib/wherry", RunDir: "/run/wherry",
 			Cgroup: "/wherry", CgroupMode: "unified", Bridge: "wherry0", Subnet: "10.88.0.0/16", Warnings: []string{"no swap limit"},
 			Registries: []api.RateLimit{testLimit()}, Disk: &disk, LastGC: &api.LastGC{At: at, Images: 3, Freed: 4}},
 		"unit": u,
-		"unit_detail": api.UnitDetail{Unit: u, Source: "web.yaml", Text: "image: nginx\n", Revisions: []api.Revision{revision}, Digest: "sha256:abc", Stale: true,
+		"unit_detail": api.UnitDetail{Unit: u, Source: "web.yaml", Text: "image: nginx\n", Revisions: []api.Revision{revision}, Digest: "sha256:abc",
+			Digests: map[string]string{"app": "sha256:abc"}, Stale: true,
 			Definition: unit.Unit{Kind: unit.Service, Name: "web", Replicas: 2, Network: "bridge", Restart: unit.DefaultRestart(),
 				Containers: []unit.Container{{Name: "app", Image: "nginx:1.27", PullPolicy: "missing", StopGracePeriod: unit.Duration(10 * time.Second),
 					Init: true, Limits: cgroup.Limits{Memory: 1 << 20}, Logging: unit.Logging{MaxSize: 1 << 20, MaxFile: 3}}}},
@@ -55,8 +58,8 @@ func messages() map[string]any {
 		"act_result":     api.ActResult{Units: []string{"web"}},
 		"run_request":    api.RunRequest{Unit: unit.Unit{Name: "x"}, Attach: true, Remove: true},
 		"exec_request":   api.ExecRequest{Target: "web.1", Args: []string{"ls"}, Env: []string{"A=b"}, User: "nobody", Cwd: "/"},
-		"log_line":       api.LogLine{Unit: "web", Instance: "web.1", Time: at, Stream: "stderr", Partial: true, Text: []byte("oops\xff")},
-		"event":          api.Event{Seq: 7, Time: at, Type: "exit", Unit: "web", Instance: "web.1", Run: "web.1-7f3k", Step: "network", Message: "exited 1", Exit: exit, By: "root", Fields: map[string]any{"port": "80"}},
+		"log_line":       api.LogLine{Unit: "web", Instance: "web.1", Container: "app", Time: at, Stream: "stderr", Partial: true, Text: []byte("oops\xff")},
+		"event":          api.Event{Seq: 7, Time: at, Type: "exit", Unit: "web", Instance: "web.1", Run: "web.1-7f3k", Container: "app", Step: "network", Message: "exited 1", Exit: exit, By: "root", Fields: map[string]any{"port": "80"}},
 		"reload_result":  api.ReloadResult{Applied: []string{"registries"}, NeedsRestart: []string{"root"}},
 		"wait_request":   api.WaitRequest{Units: []string{"web"}, State: "running", Timeout: unit.Duration(time.Minute)},
 		"wait_result":    api.WaitResult{Units: []api.Waited{{Name: "web", Exit: exit}}},

@@ -267,7 +267,7 @@ func (v *inspectView) define(d api.UnitDetail) {
 	if len(d.Definition.Containers) == 0 {
 		return
 	}
-	c := d.Definition.Containers[0]
+	c := d.Definition.Leading() // of several, the one that stands for the unit
 	v.Config.Image, v.Config.Cmd, v.Config.Entrypoint = c.Image, c.Command, c.Entrypoint
 	v.Config.User, v.Config.WorkingDir, v.Config.StopSignal = c.User, c.WorkingDir, c.StopSignal
 	for _, k := range slices.Sorted(maps.Keys(c.Environment)) {

@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/wherry-run/wherry/cmd/internal/term"
+	"github.com/wherry-run/wherry/supervisor/api"
 )
 
 func listCommand(a *app) *cobra.Command {
@@ -39,11 +40,22 @@ func listCommand(a *app) *cobra.Command {
 				t.Cells(term.Cell{Text: u.Name}, term.Cell{Text: u.State, Style: stateStyle(u.State)},
 					term.Cell{Text: fmt.Sprintf("%d/%d", u.Running, u.Replicas)}, term.Cell{Text: fmt.Sprint(u.Revision)},
 					term.Cell{Text: fmt.Sprint(u.Restarts)}, term.Cell{Text: a.out.Since(u.CreatedAt, now)},
-					term.Cell{Text: u.Image}, term.Cell{Text: portList(u.Ports)})
+					term.Cell{Text: imageText(u)}, term.Cell{Text: portList(u.Ports)})
 			}
 			return t.Print(a.out)
 		},
 	}
 	f.add(c, "names only")
 	return c
+}
+
+// imageText is the image of the container that stands for the unit, and how many
+// others there are.
+func imageText(u api.Unit) string {
+	for _, i := range u.Instances {
+		if n := len(i.Containers); n > 1 {
+			return fmt.Sprintf("%s (+%d)", u.Image, n-1)
+		}
+	}
+	return u.Image
 }

@@ -91,7 +91,7 @@ func (a *app) unitStatus(d api.UnitDetail, usage map[string]api.UnitUsage, opera
 	field("intent", d.Intent)
 	field("ready", fmt.Sprintf("%d of %d", d.Running, d.Replicas))
 	field("restarts", fmt.Sprint(d.Restarts))
-	field("image", d.Image)
+	field("image", imageText(d.Unit))
 	field("digest", d.Digest)
 	if d.Stale {
 		field("stale", "the registry did not answer when the revision started: there may be a newer image")
@@ -114,8 +114,28 @@ func (a *app) unitStatus(d api.UnitDetail, usage map[string]api.UnitUsage, opera
 		t.Cells(term.Cell{Text: i.Name}, term.Cell{Text: i.State, Style: stateStyle(i.State)}, term.Cell{Text: pidText(i.Pid)},
 			term.Cell{Text: i.Address}, term.Cell{Text: memoryText(d, i.Name)}, term.Cell{Text: fmt.Sprint(i.Restarts)},
 			term.Cell{Text: a.out.Since(i.StartedAt, now)}, term.Cell{Text: join("; ", a.instanceNote(i, now), pullNote(operations, i.Name))})
+		if len(i.Containers) > 1 {
+			a.containerLines(t, d, i, now)
+		}
 	}
 	return t.Print(a.out)
+}
+
+// containerLines shows the containers of an instance below it, in the order of
+// their start.
+func (a *app) containerLines(t *term.Table, d api.UnitDetail, i api.Instance, now time.Time) {
+	for _, c := range i.Containers {
+		note := ""
+		if c.State != plan.StateCompleted {
+			note = a.instanceNote(api.Instance{State: c.State, Reason: c.Reason, NextTry: c.NextTry, Attempt: c.Attempt, Exit: c.Exit}, now)
+		}
+		if note == "" && !c.Essential {
+			note = "not essential"
+		}
+		t.Cells(term.Cell{Text: "  " + c.Name}, term.Cell{Text: c.State, Style: stateStyle(c.State)}, term.Cell{Text: pidText(c.Pid)},
+			term.Cell{}, term.Cell{Text: memoryText(d, api.JoinTarget(i.Name, c.Name))}, term.Cell{Text: fmt.Sprint(c.Restarts)},
+			term.Cell{Text: a.out.Since(c.StartedAt, now)}, term.Cell{Text: join("; ", c.Image, note)})
+	}
 }
 
 // memoryText is an instance's memory, of its limit if there is one.
