@@ -22,6 +22,7 @@ type member struct {
 	exit      *runtime.Exit
 	early     *runtime.Exit // its end, of which we heard before its start was confirmed
 	failure   string        // of a start that failed
+	stuck     string        // why its stop does not end it
 	attempts  plan.Attempts // of its single restarts
 	restarts  int
 	reason    string // of its latest start, empty for the first
@@ -94,6 +95,7 @@ func (r *run) attemptsKey(m *member) string { return api.JoinTarget(r.Instance, 
 // started takes over what the keeper says of a container that runs.
 func (m *member) started(st runtime.Status) {
 	m.status, m.startedAt, m.endedAt, m.exit, m.failure, m.began = st, st.StartedAt, time.Time{}, nil, "", true
+	m.stuck = ""
 	if m.startedAt.IsZero() {
 		m.startedAt = time.Now()
 	}

@@ -338,8 +338,13 @@ func TestStuckContainer(t *testing.T) {
 		if _, err := d.Stop(t.Context(), api.ActRequest{Units: []string{"stuck"}, NoWait: true}, "tester"); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(time.Minute)
+		time.Sleep(15 * time.Second)
 		d.want("stuck", "stopping")
+		time.Sleep(time.Minute)
+		d.want("stuck", "stuck")
+		if u := d.unit("stuck"); u.Reason != "stuck: its processes do not end" || u.Instances[0].State != "stuck" {
+			t.Errorf("%+v", u)
+		}
 		w.Runtime.End("web.1", runtime.Exit{Code: 1})
 		time.Sleep(time.Second)
 		d.want("web", "running")

@@ -162,6 +162,10 @@ func (l *loop) entry(w *wanted, runs []*run, now time.Time) *entry {
 		if r := newest(name, runs); running && r != nil && r.paused() {
 			i.State = statePaused
 		}
+		if r := newest(name, runs); r != nil && r.stuckWords() != "" {
+			i.State, i.Reason = stateStuck, r.stuckWords()
+			e.unit.State = stateStuck
+		}
 		e.unit.Instances = append(e.unit.Instances, i)
 		e.instances = append(e.instances, v)
 		e.unit.Restarts += i.Restarts
@@ -299,6 +303,9 @@ func (l *loop) containerOf(r *run, m *member) api.Container {
 		}
 		if r.phase == plan.Stopping {
 			c.State = string(plan.Stopping)
+		}
+		if m.stuck != "" {
+			c.State, c.Reason = stateStuck, m.stuck
 		}
 	}
 	switch {

@@ -50,6 +50,16 @@ func (h *haste) hurried() bool {
 	return h.set
 }
 
+// killAt is when a container is killed, by its own grace period at own.
+func (h *haste) killAt(own time.Time) time.Time {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.set {
+		return h.until
+	}
+	return own
+}
+
 // containerExit is how one container of a run ended.
 type containerExit struct {
 	name string
@@ -92,6 +102,7 @@ func (s *Supervisor) stopRun(ctx context.Context, run string, list []*unit.Conta
 // ctx ended first. Every container that is stopped, for whatever reason, is stopped here.
 func (s *Supervisor) stopContainer(ctx context.Context, run string, c *unit.Container, h *haste) (runtime.Exit, bool) {
 	id := containerID(run, c.Name)
+	defer s.watchStop(ctx, run, c, time.Duration(c.StopGracePeriod), h)()
 	grace := s.hookedIn(run, c).beforeStop(ctx, time.Duration(c.StopGracePeriod), h)
 	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 5*time.Second) {
 		err := s.stopOnce(ctx, id, grace, h)
