@@ -148,6 +148,7 @@ func TestExecSurvivesKeeper(t *testing.T) {
 					}
 				}
 			case "kill":
+				w.await("a record", func() bool { r, _ := filepath.Glob(w.run + "/containers/*.exec"); return len(r) == 1 })
 				killKeeper(w)
 			}
 			stdin.WriteString("words\n")

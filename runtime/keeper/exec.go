@@ -2,6 +2,7 @@ package keeper
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"os"
@@ -33,8 +34,14 @@ func (k *Keeper) exec(ctx context.Context, req *wire.ExecRequest, files execFile
 	if st.Paused {
 		return runtime.Exit{}, fmt.Errorf("exec %q: container %s: %w", req.Args[0], st.ID, runtime.ErrPaused)
 	}
+	if req.Detach {
+		req.Key = rand.Text() // nobody asks for it, but the next keeper has to reap it
+	}
 	before, _ := (cgroup.Group{Path: st.Cgroup}).OOMKills()
 	proc, err := k.spawn(ctx, &st, req, files)
+	if err != nil || !req.Detach {
+		defer k.forgetExec(st.ID, req.Key)
+	}
 	if err != nil && ctx.Err() != nil {
 		return runtime.Exit{}, ctx.Err() // we killed it before its program ran
 	}
@@ -49,11 +56,11 @@ func (k *Keeper) exec(ctx context.Context, req *wire.ExecRequest, files execFile
 			defer proc.close()
 			proc.wait(context.Background())
 			proc.reap()
+			k.forgetExec(st.ID, req.Key)
 		}()
 		return runtime.Exit{}, nil
 	}
 	defer proc.close()
-	defer k.forgetExec(st.ID, req.Key)
 	err = proc.wait(ctx)
 	if ctx.Err() != nil {
 		proc.signal(unix.SIGKILL)
@@ -123,11 +130,7 @@ func (k *Keeper) spawn(ctx context.Context, st *state, req *wire.ExecRequest, fi
 		k.reapStrays()
 		return nil, translate(err)
 	}
-	proc, err := awaitSpawned(ctx, p, r, w)
-	if err == nil && !req.Detach {
-		k.noteExec(st, req.Key, proc)
-	}
-	return proc, err
+	return awaitSpawned(ctx, p, r, w, func(proc *process) { k.noteExec(st, req, proc) })
 }
 
 // execFiles are what a further process gets along: its stdin, stdout and stderr, those
@@ -156,8 +159,9 @@ func (f execFiles) give(p *libcontainer.Process, req *wire.ExecRequest) {
 	}
 }
 
-// awaitSpawned returns the process once its program has been exec'd.
-func awaitSpawned(ctx context.Context, p *libcontainer.Process, r, w *os.File) (*process, error) {
+// awaitSpawned returns the process once its program has been exec'd. It hands it
+// to began as soon as it is held.
+func awaitSpawned(ctx context.Context, p *libcontainer.Process, r, w *os.File, began func(*process)) (*process, error) {
 	pid, err := p.Pid()
 	if err != nil {
 		return nil, err
@@ -167,6 +171,7 @@ func awaitSpawned(ctx context.Context, p *libcontainer.Process, r, w *os.File) (
 		return nil, err
 	}
 	w.Close()
+	began(proc)
 	stop := context.AfterFunc(ctx, func() { proc.signal(unix.SIGKILL) })
 	err = awaitExec(r)
 	stop()

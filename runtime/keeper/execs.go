@@ -37,6 +37,7 @@ type execRecord struct {
 	Pid       int    `json:"pid"`
 	StartTime uint64 `json:"start_time"`
 	OOMKills  uint64 `json:"oom_kills"` // the group's count when it began
+	Detached  bool   `json:"detached,omitempty"`
 }
 
 // orphan is a process that an earlier keeper has exec'd.
@@ -58,7 +59,8 @@ func execOwner(owner string) string {
 
 // noteExec keeps what the next keeper must know of a process that has begun. Without a
 // key nobody would ask for it.
-func (k *Keeper) noteExec(st *state, key string, proc *process) {
+func (k *Keeper) noteExec(st *state, req *wire.ExecRequest, proc *process) {
+	key := req.Key
 	if key == "" || bundle.CheckName(key) != nil {
 		return
 	}
@@ -67,7 +69,7 @@ func (k *Keeper) noteExec(st *state, key string, proc *process) {
 	if err != nil {
 		return // it has ended, and its caller learns it from us
 	}
-	r := execRecord{Format: stateFormat, BootID: k.boot, ID: st.ID, Key: key, Pid: proc.pid, StartTime: ps.startTime}
+	r := execRecord{Format: stateFormat, BootID: k.boot, ID: st.ID, Key: key, Pid: proc.pid, StartTime: ps.startTime, Detached: req.Detach}
 	r.OOMKills, _ = (cgroup.Group{Path: st.Cgroup}).OOMKills()
 	if err := bundle.WriteJSON(k.layout.Exec(st.ID, key), &r); err != nil {
 		log.Warn("an exec would not survive the keeper", "err", err)
@@ -120,6 +122,13 @@ func (k *Keeper) adoptExecs() {
 		k.orphans[execOwnerName(r.ID, r.Key)] = o
 		k.mu.Unlock()
 		go k.followOrphan(o)
+		if r.Detached {
+			go func() {
+				<-o.ended
+				k.dropOrphan(o)
+			}()
+			continue
+		}
 		go k.expectClaim(o)
 	}
 }
