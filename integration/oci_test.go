@@ -560,6 +560,7 @@ func TestOCIHooks(t *testing.T) {
 		ownFilter(s)
 		s.Root.Readonly = false
 		s.Hooks = &specs.Hooks{
+			//lint:ignore SA1019 deprecated, but engines still use it
 			Prestart: hook("prestart", log), CreateRuntime: hook("createRuntime", log), CreateContainer: hook("createContainer", log),
 			StartContainer: hook("startContainer", "/tmp/hooks"), Poststart: hook("poststart", log), Poststop: hook("poststop", log),
 		}
@@ -597,6 +598,27 @@ func TestOCIHookFiltered(t *testing.T) {
 		}, "true")
 		if r := o.run("run", "-b", dir, "h"); r.code == 0 || !strings.Contains(r.err, "not implemented") {
 			t.Errorf("%s: %+v", name, r)
+		}
+	}
+}
+
+// TestOCIKilled: whenever a create is killed, delete leaves nothing.
+func TestOCIKilled(t *testing.T) {
+	o := newOCI(t)
+	dir := o.bundle("k", ownFilter, "sleep", "1000")
+	for after := range 30 {
+		c := o.command("create", "-b", dir, "k")
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Duration(after) * 2 * time.Millisecond) // where it is killed, chance decides
+		c.Process.Kill()
+		c.Wait()
+		o.ok("delete", "--force", "k")
+		for _, h := range groupTrees() {
+			if _, err := os.Stat(filepath.Join(h, o.parent, "k")); err == nil {
+				t.Fatalf("killed after %d ms: %s is left", 2*after, filepath.Join(h, o.parent, "k"))
+			}
 		}
 	}
 }

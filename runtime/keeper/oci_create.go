@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	goruntime "runtime"
+	"slices"
 
 	"github.com/opencontainers/runc/libcontainer"
 	"github.com/opencontainers/runc/libcontainer/configs"
@@ -117,7 +118,7 @@ func (l *ociLaunch) prepare() error {
 
 // launched starts the first process of the container that libcontainer has made.
 func (l *ociLaunch) launched() (int, error) {
-	if err := l.saveExtra(l.id, ociExtra{Filter: l.filter}); err != nil {
+	if err := l.saveExtra(l.id, ociExtra{Filter: l.filter, Group: ownGroupOf(l.conf)}); err != nil {
 		return 0, err
 	}
 	if err := l.notify.prepare(l.start); err != nil {
@@ -236,17 +237,47 @@ func destroyOCI(lc *libcontainer.Container) error {
 	if err := lc.Destroy(); err != nil {
 		return err
 	}
-	if conf.Cgroups == nil || conf.Cgroups.Systemd || !filepath.IsAbs(conf.Cgroups.Path) || conf.RootlessCgroups {
+	if !plainGroup(&conf) || !groupExists(conf.Cgroups.Path) {
 		return nil
 	}
-	if dirs, err := hierarchies(); err == nil {
-		for _, h := range dirs {
-			if unix.Access(filepath.Join(h, conf.Cgroups.Path), unix.F_OK) == nil {
-				return removeGroup(cgroup.Group{Path: conf.Cgroups.Path})
-			}
+	return removeGroup(cgroup.Group{Path: conf.Cgroups.Path})
+}
+
+// plainGroup: one that we make ourselves, at a known path.
+func plainGroup(conf *configs.Config) bool {
+	return conf.Cgroups != nil && !conf.Cgroups.Systemd && filepath.IsAbs(conf.Cgroups.Path) && !conf.RootlessCgroups
+}
+
+func groupExists(path string) bool {
+	dirs, _ := hierarchies()
+	return slices.ContainsFunc(dirs, func(h string) bool { return unix.Access(filepath.Join(h, path), unix.F_OK) == nil })
+}
+
+// ownGroupOf is the group that comes into being with the container. One that is there already
+// belongs to somebody else too.
+func ownGroupOf(conf *configs.Config) string {
+	if !plainGroup(conf) || groupExists(conf.Cgroups.Path) {
+		return ""
+	}
+	return conf.Cgroups.Path
+}
+
+// sweepAborted removes what a create that was killed has left, of which libcontainer knows nothing yet.
+func (o *oci) sweepAborted(id string) error {
+	extra, err := o.loadExtra(id)
+	if err != nil {
+		return err
+	}
+	if extra.Group != "" && groupExists(extra.Group) {
+		g := cgroup.Group{Path: extra.Group}
+		if err := emptyGroup(g); err != nil {
+			return err
+		}
+		if err := removeGroup(g); err != nil {
+			return err
 		}
 	}
-	return nil
+	return os.RemoveAll(filepath.Join(o.root, id))
 }
 
 // ociProcess translates what a specification says of a process.

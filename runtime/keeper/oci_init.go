@@ -73,9 +73,6 @@ func (o *oci) compileFilter(spec *specs.Spec) (filterRef, bool, error) {
 }
 
 func (o *oci) saveExtra(id string, e ociExtra) error {
-	if e.Filter.Hash == "" {
-		return nil
-	}
 	b, err := json.Marshal(e)
 	if err != nil {
 		return err

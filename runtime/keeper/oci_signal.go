@@ -3,7 +3,6 @@ package keeper
 import (
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -116,9 +115,8 @@ func (o *oci) delete(args []string) error {
 	id := words[0]
 	lc, err := o.find(id)
 	if errors.Is(err, libcontainer.ErrNotExist) {
-		// A create that was killed may have left the folder.
-		if rerr := os.RemoveAll(filepath.Join(o.root, id)); force || rerr != nil {
-			return rerr
+		if serr := o.sweepAborted(id); force || serr != nil {
+			return serr
 		}
 	}
 	if err != nil {

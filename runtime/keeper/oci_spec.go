@@ -181,7 +181,8 @@ func (o *oci) helpers() string { return filepath.Join(o.root, ".wherry") }
 
 // ociExtra is what we keep about a container beside libcontainer's state.
 type ociExtra struct {
-	Filter filterRef `json:"filter"` // loaded by our init, unknown to libcontainer
+	Filter filterRef `json:"filter"`          // loaded by our init, unknown to libcontainer
+	Group  string    `json:"group,omitempty"` // the container's alone: a create that was killed leaves it
 }
 
 func (o *oci) extraPath(id string) string { return filepath.Join(o.root, id, "wherry.json") }
