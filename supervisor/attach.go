@@ -38,8 +38,10 @@ func (s *Supervisor) Attach(ctx context.Context, r api.AttachRequest, by string)
 	case !errors.Is(err, runtime.ErrNoInput):
 		return a, nil, s.attachError(a, err)
 	}
-	s.event(api.Event{Type: event.Attach, Unit: at.unit, Instance: at.instance, Run: at.run, Container: at.shown(), By: by,
-		Message: "attached"})
+	if !r.Ask {
+		s.event(api.Event{Type: event.Attach, Unit: at.unit, Instance: at.instance, Run: at.run, Container: at.shown(), By: by,
+			Message: "attached"})
+	}
 	return a, file, nil
 }
 

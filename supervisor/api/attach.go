@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"net/url"
 	"sync"
 )
 
@@ -23,6 +24,7 @@ type AttachRequest struct {
 	NoStdin bool   `json:"no_stdin,omitempty"` // output alone
 	Tail    int    `json:"tail,omitempty"`     // begin with the last n lines
 	Size    *Size  `json:"size,omitempty"`     // of the caller's terminal
+	Ask     bool   `json:"-"`                  // only to know what there is: no event
 }
 
 // Attached says what a stream is connected to.
@@ -72,6 +74,11 @@ func (c *Client) ExecStream(ctx context.Context, r ExecRequest, in Input, out Ou
 		return m.Exit != nil
 	})
 	return exit, err
+}
+
+// Attachment says what an Attach would be connected to. GET /v1/attach?target=TARGET.
+func (c *Client) Attachment(ctx context.Context, target string) (a Attached, err error) {
+	return a, c.call(ctx, http.MethodGet, "/attach", url.Values{"target": {target}}, nil, &a)
 }
 
 // Attach connects to a container until its end, which it returns, or until in's Stdin says ErrDetached.

@@ -34,6 +34,8 @@ type RunFlags struct {
 	StopTimeout string // seconds, or a duration
 	Pull        string
 	NoInit      bool
+	TTY         bool // a terminal
+	Stdin       bool // input, which ends with that of whoever starts it
 	ReadOnly    bool
 	CapAdd      []string
 	CapDrop     []string
@@ -92,6 +94,7 @@ func FromRun(f RunFlags) (Unit, error) {
 	take(r, "--stop-timeout", f.StopTimeout, &r.app.StopGracePeriod, parseSeconds)
 	take(r, "--pull", f.Pull, &r.app.PullPolicy, parsePull)
 	r.app.Init = !f.NoInit
+	r.app.TTY, r.app.StdinOpen = f.TTY, f.Stdin
 	r.app.ReadOnly = f.ReadOnly
 	r.limits()
 	r.lists()

@@ -1,9 +1,11 @@
 package ctl
 
 import (
+	"context"
 	"errors"
 	"os"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -18,28 +20,22 @@ func execCommand(a *app) *cobra.Command {
 		Use:   "exec UNIT|INSTANCE COMMAND...",
 		Short: "Run a command in a running unit",
 		Example: `  wherry ctl exec web cat /etc/hosts
-  wherry ctl exec -u nobody -e A=b web.2 sh -c 'echo $A'`,
+  wherry ctl exec -it web sh
+  wherry ctl exec -u nobody -e A=b web.2 sh -c 'echo $A'
+  tar c . | wherry ctl exec -i web tar x -C /srv`,
 		Long: `Ends with the command's own code; 125 if it could not be run, 126 not
-executable, 127 not found, 128+n ended by signal n. Ctrl-C leaves the command
-running; it gets SIGPIPE when it writes more.`,
+executable, 127 not found, 128+n ended by signal n. Without -t Ctrl-C leaves the
+command running; it gets SIGPIPE when it writes more. With -t the keys go to the
+command, ctrl-p ctrl-q leaves it running.`,
 		Args:              ours(cobra.MinimumNArgs(2)),
 		ValidArgsFunction: a.completeUnit,
 		RunE: func(c *cobra.Command, args []string) error {
-			if err := interactive.check(); err != nil {
-				return err
-			}
 			r.Target, r.Args = args[0], args[1:]
 			var err error
 			if r.Env, err = environment(r.Env); err != nil {
 				return err
 			}
-			ctx, stop := watching(c.Context())
-			defer stop()
-			exit, err := a.client().Exec(ctx, r, a.out, a.err)
-			if err != nil {
-				return a.goesOn(a.cannotOurs("execute in", r.Target, err), "the command goes on in %s", r.Target)
-			}
-			return a.endWith(exit, "the command")
+			return a.exec(c.Context(), r, interactive)
 		},
 	}
 	c.Flags().SetInterspersed(false)
@@ -48,7 +44,50 @@ running; it gets SIGPIPE when it writes more.`,
 	c.Flags().StringArrayVarP(&r.Env, "env", "e", nil, "`NAME=VALUE`, or NAME for its value here")
 	c.Flags().StringVarP(&r.User, "user", "u", "", "user or uid, with :group if wanted")
 	c.Flags().StringVarP(&r.Cwd, "workdir", "w", "", "folder to run in")
+	c.Flags().BoolVar(&r.Privileged, "privileged", false, "with all capabilities and no seccomp filter")
+	c.Flags().BoolVarP(&r.Detach, "detach", "d", false, "leave it running, its output is dropped")
 	return c
+}
+
+// exec runs a command with what is ours as its input and output.
+func (a *app) exec(ctx context.Context, r api.ExecRequest, f interactiveFlags) error {
+	if r.Detach {
+		f.stdin, f.tty = false, false
+	}
+	con, err := a.console(f)
+	if err != nil {
+		return err
+	}
+	defer con.back()
+	r.Stdin, r.TTY, r.Env = f.stdin, f.tty, withTerm(r.Env, f.tty)
+	failed := func(err error) error {
+		return a.goesOn(a.cannotOurs("execute in", r.Target, err), "the command goes on in %s", r.Target)
+	}
+	if !f.stdin && !f.tty {
+		ctx, stop := watching(ctx)
+		defer stop()
+		exit, err := a.client().Exec(ctx, r, a.out, a.err)
+		if err != nil {
+			return failed(err)
+		}
+		return a.endWith(exit, "the command")
+	}
+	if f.tty {
+		r.Size = con.size(a)
+		defer con.watchSize(a)()
+	}
+	ctx, told := con.ending(ctx, syscall.SIGTERM, syscall.SIGINT)
+	con.begin()
+	exit, err := a.client().ExecStream(ctx, r, con.input(f), api.Output{Stdout: a.out, Stderr: a.err})
+	sig := told()
+	con.back()
+	if err != nil {
+		if sig != nil && !f.tty {
+			a.note("the command goes on in %s", r.Target)
+		}
+		return a.left(failed(err), sig, "the command")
+	}
+	return a.endWith(exit, "the command")
 }
 
 // endWith ends as the command did.
@@ -67,32 +106,6 @@ func prefixed(prefix, s string) string {
 		return ""
 	}
 	return prefix + s
-}
-
-// interactiveFlags are -i and -t, which hands type by themselves.
-type interactiveFlags struct{ stdin, tty bool }
-
-func (f *interactiveFlags) add(c *cobra.Command) {
-	c.Flags().BoolVarP(&f.stdin, "interactive", "i", false, "not supported yet")
-	c.Flags().BoolVarP(&f.tty, "tty", "t", false, "not supported yet")
-	_ = c.Flags().MarkHidden("interactive")
-	_ = c.Flags().MarkHidden("tty")
-}
-
-func (f *interactiveFlags) check() error {
-	flag := ""
-	switch {
-	case f.stdin && f.tty:
-		flag = "-it"
-	case f.stdin:
-		flag = "-i"
-	case f.tty:
-		flag = "-t"
-	default:
-		return nil
-	}
-	return &term.Failure{Code: term.ExitOurs, Err: errors.New(flag + ": not supported yet"),
-		Hint: "leave it out: output and exit code come through without"}
 }
 
 // ours gives a check of arguments the code 125, so that no caller takes it for

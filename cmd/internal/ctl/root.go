@@ -38,6 +38,7 @@ var verbs = []struct {
 	{groupAct, waitCommand},
 	{groupAct, runCommand},
 	{groupAct, execCommand},
+	{groupAct, attachCommand},
 
 	{groupImages, imageCommand},
 	{groupImages, imagesCommand},

@@ -62,6 +62,8 @@ func (f *runFlags) add(c *cobra.Command) {
 	fl.StringArrayVar(&f.LogOpts, "log-opt", nil, "`OPTION`: max-size=10m or max-file=3")
 	fl.StringVar(&f.Pull, "pull", "", "missing (the default), always, never or newer")
 	fl.StringArrayVar(&f.StorageOpts, "storage-opt", nil, "`OPTION`: size=10g bounds what it writes to its root")
+	fl.Bool("init", true, "has no effect: there is one unless --no-init is given")
+	_ = fl.MarkHidden("init")
 	fl.BoolVar(&f.noInit, "no-init", false, "the command is the container's first process")
 }
 
@@ -76,6 +78,8 @@ func (f *runFlags) unit(image string, command []string) (unit.Unit, error) {
 	}
 	r := f.RunFlags
 	r.Image, r.Command, r.Dir, r.NoInit = image, command, dir, f.noInit
+	r.TTY, r.Stdin = f.interactive.tty, f.interactive.stdin
+	r.Env = withTerm(r.Env, r.TTY)
 	r.Getenv, r.ReadFile = os.LookupEnv, os.ReadFile
 	return unit.FromRun(r)
 }

@@ -51,9 +51,15 @@ func (d *Daemon) Resume(_ context.Context, r api.TargetsRequest, by string) ([]s
 	return d.targets("Resume", r, "", by, plan.StateRunning)
 }
 
-// Kill notes the signal.
+// Kill notes the signal. SIGINT and SIGTERM by their numbers end a unit, as its programs do nothing about them.
 func (d *Daemon) Kill(_ context.Context, r api.KillRequest, by string) ([]string, error) {
-	return d.targets("Kill", r.TargetsRequest, " "+r.Signal, by, "")
+	names, err := d.targets("Kill", r.TargetsRequest, " "+r.Signal, by, "")
+	if name := map[string]string{"2": "SIGINT", "15": "SIGTERM"}[r.Signal]; err == nil && name != "" {
+		for _, unit := range r.Targets {
+			d.End(unit, api.Exit{Signal: name})
+		}
+	}
+	return names, err
 }
 
 // targets does something to the instances that are meant, units or instances.

@@ -29,6 +29,15 @@ type Attacher interface {
 
 var errNoUpgrade = &api.Error{Code: api.CodeInvalid, Message: "attach: the connection must be upgraded to " + api.Upgrade}
 
+// getAttachment says what an attach would be connected to.
+func (s *Server) getAttachment(w http.ResponseWriter, r *http.Request) error {
+	at, file, err := s.Backend.Attach(r.Context(), api.AttachRequest{Target: r.URL.Query().Get("target"), Ask: true}, peerOf(r.Context()).String())
+	if file != nil {
+		file.Close()
+	}
+	return reply(w, at, err)
+}
+
 // postAttach connects a caller with a container until either goes.
 func (s *Server) postAttach(w http.ResponseWriter, r *http.Request) error {
 	var req api.AttachRequest
@@ -260,7 +269,7 @@ func (s *Server) postRunStream(w http.ResponseWriter, req api.RunRequest, by str
 // runStream connects the caller with a unit that has started, until its end.
 func (s *Server) runStream(d *duplex, name, by string) (api.Exit, error) {
 	var to sink
-	at, file, err := s.Backend.Attach(d.gone, api.AttachRequest{Target: name}, by)
+	at, file, err := s.Backend.Attach(d.gone, api.AttachRequest{Target: name, Ask: true}, by)
 	switch {
 	case err == nil:
 		to = s.sinkOf(d, at, file, by)
