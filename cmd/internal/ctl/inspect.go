@@ -9,10 +9,12 @@ import (
 
 func inspectCommand(a *app) *cobra.Command {
 	var text string
+	var security bool
 	c := &cobra.Command{
 		Use:   "inspect UNIT|INSTANCE...",
 		Short: "Everything about units, as JSON or through a template",
 		Example: `  wherry ctl inspect web
+  wherry ctl inspect --security web
   wherry ctl inspect -f '{{.State.ExitCode}}' migrate
   wherry ctl inspect -f '{{.State.Pid}} {{.NetworkSettings.IPAddress}}' web.2`,
 		Long: `Without -f the API's own types, a list. A template sees a Docker-shaped view:
@@ -25,6 +27,12 @@ Revisions Instances. An exit that nobody could see has the code 255.`,
 			format, err := term.ParseFormat(text)
 			if err != nil {
 				return &term.Failure{Code: term.ExitUsage, Err: err}
+			}
+			if security {
+				if !c.Flags().Changed("format") {
+					format = term.Format{}
+				}
+				return a.inspectSecurity(c.Context(), format, args)
 			}
 			details := make([]api.UnitDetail, 0, len(args))
 			for _, name := range args {
@@ -45,6 +53,7 @@ Revisions Instances. An exit that nobody could see has the code 255.`,
 			return nil
 		},
 	}
+	c.Flags().BoolVar(&security, "security", false, "what it opens towards the host, how to close it, and a score from 0 (closed) to 10")
 	c.Flags().StringVarP(&text, "format", "f", "json", "json, or a template for each unit")
 	return c
 }

@@ -25,6 +25,7 @@ const (
 type Backend interface {
 	Daemon
 	Units
+	Assessor
 	Actor
 	Handler
 	Applier
