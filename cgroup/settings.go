@@ -59,8 +59,8 @@ func (h *host) unifiedSettings(l Limits, group string) []setting {
 		{name: "reservation memory", controller: "memory", file: "memory.low", value: amount(l.MemoryReservation, "0"), lifted: l.MemoryReservation == 0},
 		{name: "limit cpus", controller: "cpu", file: "cpu.max", value: quota(l.CPUs, "max") + " " + strconv.Itoa(cpuPeriod), lifted: l.CPUs == 0},
 		{name: "cpu_shares", controller: "cpu", file: "cpu.weight", value: strconv.FormatUint(weightOf(l.shares()), 10), lifted: l.shares() == 0},
-		{name: "cpuset", controller: "cpuset", file: "cpuset.cpus", value: l.CpusetCPUs, lifted: l.CpusetCPUs == ""},
-		{name: "cpuset_mems", controller: "cpuset", file: "cpuset.mems", value: l.CpusetMems, lifted: l.CpusetMems == ""},
+		{name: "cpuset", controller: "cpuset", file: "cpuset.cpus", value: h.orAll(l.CpusetCPUs, group, "cpuset.cpus"), lifted: l.CpusetCPUs == ""},
+		{name: "cpuset_mems", controller: "cpuset", file: "cpuset.mems", value: h.orAll(l.CpusetMems, group, "cpuset.mems"), lifted: l.CpusetMems == ""},
 		{name: "limit pids", controller: "pids", file: "pids.max", value: amount(l.Pids, "max"), lifted: l.Pids == 0},
 	}
 	list = append(list, h.ioWeight(l, group)...)
@@ -145,6 +145,17 @@ func (h *host) orParents(set, group, name string) string {
 	}
 	b, _ := os.ReadFile(file)
 	return strings.TrimSpace(string(b))
+}
+
+// orAll is the set, or what lifts it: nothing where nothing was set, else all that
+// the parent has. A v2 group with processes does not take an empty set back
+// (ENOSPC, validate_change in kernel/cgroup/cpuset.c).
+func (h *host) orAll(set, group, name string) string {
+	if now, err := os.ReadFile(h.file("cpuset", group, name)); set != "" || err != nil || strings.TrimSpace(string(now)) == "" {
+		return set
+	}
+	all, _ := os.ReadFile(h.file("cpuset", filepath.Dir(group), name+".effective"))
+	return strings.TrimSpace(string(all))
 }
 
 func (h *host) ioWeight(l Limits, group string) []setting {

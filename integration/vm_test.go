@@ -28,6 +28,7 @@ func TestVM(t *testing.T) {
 	}
 	// Tests that skip here: the machine has no cgroup v2 alone, and its kernel no quotas of ext4.
 	groups, quotas := testBinary(t, "../cgroup"), testBinary(t, "../image/internal/quota")
+	containers := testBinary(t, "../runtime")
 	stories, err := filepath.Glob("vm/stories/*.sh")
 	if err != nil || len(stories) == 0 {
 		t.Fatalf("no stories: %v", err)
@@ -35,7 +36,7 @@ func TestVM(t *testing.T) {
 	for _, story := range stories {
 		t.Run(filepath.Base(story), func(t *testing.T) {
 			out, err := exec.Command("vm/run.sh", "-t", "600", "-b", boots(t, story), story,
-				filepath.Join(bin, "wherry"), filepath.Join(bin, "wherry-keeper"), demo, groups, quotas, "../cgroup/testdata").CombinedOutput()
+				filepath.Join(bin, "wherry"), filepath.Join(bin, "wherry-keeper"), demo, groups, quotas, containers, "../cgroup/testdata").CombinedOutput()
 			t.Logf("%s", out)
 			if exit, ok := err.(*exec.ExitError); ok && exit.ExitCode() == 125 {
 				t.Fatal("the virtual machine did not run: is it built (integration/vm/build.sh)?")
