@@ -42,7 +42,6 @@ const (
 // Equal tells whether two groups may use the same.
 func (l Limits) Equal(o Limits) bool {
 	same := l.IO.equal(o.IO) && maps.Equal(l.Hugepages, o.Hugepages)
-	l.IO, o.IO, l.Hugepages, o.Hugepages = IO{}, IO{}, nil, nil
 	return same && l.Memory == o.Memory && l.CPUs == o.CPUs && l.Pids == o.Pids &&
 		l.MemoryHigh == o.MemoryHigh && l.MemoryReservation == o.MemoryReservation && l.Swap == o.Swap &&
 		l.CPUReservation == o.CPUReservation && l.CPUShares == o.CPUShares &&
