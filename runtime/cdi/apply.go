@@ -105,7 +105,8 @@ func addHook(spec *specs.Spec, h Hook) {
 		spec.Hooks = &specs.Hooks{}
 	}
 	to := map[string]*[]specs.Hook{
-		"prestart":      &spec.Hooks.Prestart, //nolint:staticcheck // still in use by vendors
+		//lint:ignore SA1019 vendors still have it
+		"prestart":      &spec.Hooks.Prestart,
 		"createRuntime": &spec.Hooks.CreateRuntime, "createContainer": &spec.Hooks.CreateContainer,
 		"startContainer": &spec.Hooks.StartContainer, "poststart": &spec.Hooks.Poststart, "poststop": &spec.Hooks.Poststop,
 	}[h.Name]

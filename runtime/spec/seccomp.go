@@ -58,15 +58,20 @@ func ParseSeccomp(text []byte) (*seccomp.Seccomp, error) {
 		return nil, errors.New("there is nobody to notify")
 	}
 	for i, call := range p.Syscalls {
-		switch {
-		case call == nil || call.Name == "" && len(call.Names) == 0:
+		if call == nil {
 			return nil, fmt.Errorf("rule %d names no system call", i+1)
-		case call.Name != "" && len(call.Names) > 0:
+		}
+		//lint:ignore SA1019 old profiles have it
+		name := call.Name
+		switch {
+		case name == "" && len(call.Names) == 0:
+			return nil, fmt.Errorf("rule %d names no system call", i+1)
+		case name != "" && len(call.Names) > 0:
 			return nil, fmt.Errorf("rule %d: name and names exclude each other", i+1)
 		case call.Action == specs.ActNotify:
 			return nil, fmt.Errorf("rule %d: there is nobody to notify", i+1)
-		case call.Name != "":
-			call.Names = []string{call.Name}
+		case name != "":
+			call.Names = []string{name}
 		}
 	}
 	return &p, nil
