@@ -21,6 +21,7 @@ type Status struct {
 	LogPath   string    `json:"log_path,omitempty"`
 	Cgroup    string    `json:"cgroup,omitempty"` // path below each hierarchy's root
 	Drained   bool      `json:"drained"`          // all output is in the log file
+	IDMap     *IDMap    `json:"id_map,omitempty"` // of its user namespace; nil: it has none
 	Paused    bool      `json:"paused,omitempty"` // it is Running, but its processes stand still
 }
 

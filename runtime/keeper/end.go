@@ -32,6 +32,7 @@ func (k *Keeper) ended(c *container) {
 	st := c.snapshot()
 	log := k.logger.With("unit", st.Unit, "container", st.ID)
 	g := cgroup.Group{Path: st.Cgroup}
+	k.reach(atEnded, c)
 	if st.State != runtime.Exited {
 		exit := k.exitOf(&st, c.proc, g)
 		if err := k.update(c, func(st *state) { st.State, st.Exit, st.Pid = runtime.Exited, &exit, 0 }); err != nil {
@@ -39,6 +40,7 @@ func (k *Keeper) ended(c *container) {
 		}
 		log.Info("container ended", "code", exit.Code, "signal", exit.Signal, "oom", exit.OOM, "unknown", exit.Unknown)
 	}
+	k.reach(atEndKept, c)
 	if c.proc != nil {
 		c.proc.close()
 	}
@@ -47,13 +49,16 @@ func (k *Keeper) ended(c *container) {
 	if err := emptyGroup(g); err != nil {
 		log.Error("processes of an ended container stay", "err", err)
 	}
+	k.reach(atEndEmptied, c)
 	if c.pump != nil {
 		k.lastOutput(c, &st)
 		c.pump.stop()
 	}
 	c.closeIO()
+	k.reach(atEndDrained, c)
 	k.heirlooms.dropAll(st.ID)
 	k.sweepEnded(&st)
+	k.reach(atEndSwept, c)
 	if err := k.update(c, func(st *state) { st.Drained = true }); err != nil {
 		log.Error("cannot keep that a container is drained", "err", err)
 	}
@@ -180,29 +185,33 @@ func (k *Keeper) sweep(st *state) error {
 	if err := removeGroup(g); err != nil {
 		return err
 	}
+	if err := k.reach(atSweepGroup, nil); err != nil {
+		return err
+	}
 	if err := os.RemoveAll(k.layout.Libcontainer() + "/" + st.ID); err != nil {
 		return err
 	}
 	removePipes(k.layout, st.ID)
 	os.Remove(k.layout.Record(st.ID))
+	os.Remove(k.rootRecord(st.ID))
 	k.forgetExecs(st.ID)
 	k.heirlooms.dropAll(st.ID)
 	k.layers.release(st.ID)
 	dir := k.layout.Rootfs(st.Run, st.Container)
 	os.Remove(dir)
 	os.Remove(k.layout.Container(st.Run, st.Container))
-	k.retire(st.ID)
-	if err := os.Remove(k.layout.State(st.ID)); err != nil && !os.IsNotExist(err) {
+	if err := k.reach(atSweepState, nil); err != nil {
 		return err
 	}
-	k.forget(st)
-	return nil
+	k.retire(st.ID)
+	return k.forget(st)
 }
 
 // undo takes back a start that failed.
 func (k *Keeper) undo(l *launch) error {
 	defer k.reapStrays()
 	st := l.c.snapshot()
+	k.reach(atUndo, l.c)
 	err := emptyGroup(cgroup.Group{Path: st.Cgroup})
 	if l.c.proc != nil {
 		l.c.proc.signal(unix.SIGKILL)

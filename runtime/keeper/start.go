@@ -61,6 +61,7 @@ func (k *Keeper) firstState(cfg *runtime.Config) state {
 		Status: runtime.Status{
 			ID: cfg.ID(), Unit: cfg.Unit, Instance: cfg.Instance, Run: cfg.Run, Container: cfg.Container,
 			State: runtime.Creating, LogPath: cfg.Log.Path, Cgroup: k.group(cfg.Run, cfg.Container).Path,
+			IDMap: cfg.IDMap,
 		},
 		Init: cfg.Init, Log: cfg.Log, OOMKills: kills, OOM: cfg.OOM,
 		StopSignal: cfg.StopSignal, StopGracePeriod: cfg.StopGracePeriod,
@@ -97,10 +98,12 @@ func (l *launch) run(ctx context.Context) error {
 		step runtime.Step
 		do   func() error
 	}{
+		{runtime.StepProcess, func() error { return l.reach(atReserved) }},
 		{runtime.StepLog, l.prepareLog},
 		{runtime.StepProcess, l.prepareProcess},
 		{runtime.StepProcess, l.onThread},
 		{runtime.StepProcess, func() error { return l.takeOver(ctx) }},
+		{runtime.StepProcess, func() error { return l.reach(atRunning) }},
 	}
 	for _, s := range steps {
 		if err := ctx.Err(); err != nil {
@@ -112,6 +115,8 @@ func (l *launch) run(ctx context.Context) error {
 	}
 	return nil
 }
+
+func (l *launch) reach(p point) error { return l.k.reach(p, l.c) }
 
 func (l *launch) close() {
 	for _, f := range l.open {
@@ -150,7 +155,7 @@ func (l *launch) prepareLog() error {
 			return err
 		}
 	}
-	return nil
+	return l.reach(atLogged)
 }
 
 // prepareProcess collects what the container's first process gets along.
@@ -203,7 +208,10 @@ func (l *launch) prepareProcess() error {
 	if err := l.openIO(); err != nil {
 		return err
 	}
-	return os.MkdirAll(spec.Root.Path, 0o711)
+	if err := os.MkdirAll(spec.Root.Path, 0o711); err != nil {
+		return err
+	}
+	return l.reach(atPrepared)
 }
 
 // onThread does what needs the root file system, on a thread that has its own
@@ -227,13 +235,22 @@ func (l *launch) inPrivate() error {
 	if err := rootfs.mount(l.cfg.Rootfs); err != nil {
 		return stepError(runtime.StepRootfs, err)
 	}
+	if err := l.reach(atMounted); err != nil {
+		return err
+	}
 	if err := l.readRootfs(dir); err != nil {
+		return err
+	}
+	if err := l.reach(atRead); err != nil {
 		return err
 	}
 	if err := l.mapDevices(); err != nil {
 		return stepError(runtime.StepRootfs, err)
 	}
 	if err := l.save(); err != nil {
+		return err
+	}
+	if err := l.reach(atSaved); err != nil {
 		return err
 	}
 	return l.create()
@@ -272,6 +289,9 @@ func (l *launch) save() error {
 	for _, g := range spec.Process.User.AdditionalGids {
 		groups = append(groups, int(g))
 	}
+	if err := l.saveRootfs(); err != nil {
+		return err
+	}
 	memory := spec.Linux.Resources.Memory
 	return l.k.update(l.c, func(st *state) {
 		st.Filter = l.filter
@@ -300,6 +320,9 @@ func (l *launch) create() error {
 	if err != nil {
 		return translate(err)
 	}
+	if err := l.reach(atCreated); err != nil {
+		return err
+	}
 	join, err := newJoining(lc, conf)
 	if err != nil {
 		return stepError(runtime.StepCgroup, err)
@@ -313,9 +336,14 @@ func (l *launch) create() error {
 	if err := join.enter(); err != nil {
 		return stepError(runtime.StepCgroup, err)
 	}
-	err = lc.Start(p)
+	if err = l.reach(atEntered); err == nil {
+		err = lc.Start(p)
+	}
 	if lerr := join.leave(); err == nil && lerr != nil {
 		err = lerr
+	}
+	if err == nil {
+		err = l.reach(atStarted)
 	}
 	if err != nil {
 		return translate(err)
@@ -326,6 +354,9 @@ func (l *launch) create() error {
 	if l.c.proc, err = openProcess(l.pid); err != nil {
 		return err
 	}
+	if err := l.reach(atHeld); err != nil {
+		return err
+	}
 	if err := l.takeTerminal(); err != nil {
 		return err
 	}
@@ -333,7 +364,13 @@ func (l *launch) create() error {
 		return stepError(runtime.StepCgroup, err)
 	}
 	l.watch()
-	return lc.Exec()
+	if err := l.reach(atJoined); err != nil {
+		return err
+	}
+	if err := lc.Exec(); err != nil {
+		return err
+	}
+	return l.reach(atReleased)
 }
 
 // watch lets the kernel tell of kills for memory from now on. Before the exec:
@@ -360,6 +397,9 @@ func (l *launch) takeOver(ctx context.Context) error {
 	}
 	if err != nil {
 		return fmt.Errorf("exec %q: %w", l.cfg.Spec.Process.Args[0], err)
+	}
+	if err := l.reach(atExeced); err != nil {
+		return err
 	}
 	ps, err := readStat(l.pid)
 	if err != nil {

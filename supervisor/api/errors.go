@@ -11,6 +11,7 @@ import (
 var (
 	ErrNoSuchUnit      = errors.New("no such unit")
 	ErrNoSuchImage     = errors.New("no such image")
+	ErrNoFile          = errors.New("no such file")
 	ErrNoSuchOperation = errors.New("no such operation")
 	ErrAmbiguous       = errors.New("ambiguous name")
 	ErrExists          = errors.New("unit already exists")
@@ -30,6 +31,7 @@ const (
 	CodeInvalid         = "invalid"
 	CodeNotFound        = "not_found"       // a unit
 	CodeImageNotFound   = "image_not_found" // an image, here or in the registry
+	CodeNoFile          = "file_not_found"  // in a container
 	CodeNoOperation     = "operation_not_found"
 	CodeAmbiguous       = "ambiguous"
 	CodeConflict        = "conflict" // it exists, or it is in use
@@ -51,6 +53,7 @@ var sentinels = map[string]error{
 	CodeInvalid:       ErrInvalid,
 	CodeNotFound:      ErrNoSuchUnit,
 	CodeImageNotFound: ErrNoSuchImage,
+	CodeNoFile:        ErrNoFile,
 	CodeNoOperation:   ErrNoSuchOperation,
 	CodeAmbiguous:     ErrAmbiguous,
 	CodeConflict:      ErrExists,

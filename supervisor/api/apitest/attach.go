@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/wherry-run/wherry/runtime"
+	"github.com/wherry-run/wherry/runtime/copying"
 	"github.com/wherry-run/wherry/supervisor/api"
 )
 
@@ -79,6 +80,17 @@ func (d *Daemon) SignalMain(_ context.Context, a api.Attached, signal, by string
 // WaitRun waits for the unit's end.
 func (d *Daemon) WaitRun(ctx context.Context, a api.Attached) (api.Exit, error) {
 	return d.WaitExit(ctx, a.Unit)
+}
+
+// OpenRoot opens the folder Root for whatever unit there is.
+func (d *Daemon) OpenRoot(_ context.Context, target, what, by string) (copying.Root, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.called("OpenRoot", target+" "+what, by); err != nil {
+		return copying.Root{}, err
+	}
+	f, err := os.Open(d.Root)
+	return copying.Root{Dir: f}, err
 }
 
 // ExecConsole runs a script on a real terminal; "cat" reads from it until its end.

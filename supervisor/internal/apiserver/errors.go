@@ -49,6 +49,7 @@ var statuses = map[string]int{
 	api.CodeNotFound:        http.StatusNotFound,
 	api.CodeImageNotFound:   http.StatusNotFound,
 	api.CodeNoOperation:     http.StatusNotFound,
+	api.CodeNoFile:          http.StatusNotFound,
 	api.CodeAborted:         http.StatusConflict,
 	api.CodeUntrusted:       http.StatusForbidden,
 	api.CodeCorrupt:         http.StatusUnprocessableEntity,

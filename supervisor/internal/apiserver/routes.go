@@ -49,6 +49,8 @@ func (s *Server) handler() http.Handler {
 		{"POST /v1/run", admin, s.postRun},
 		{"POST /v1/exec", admin, s.postExec},
 		{"POST /v1/attach", admin, s.postAttach},
+		{"GET /v1/files", admin, s.getFiles},
+		{"GET /v1/files:info", admin, s.getFileInfo},
 		{"GET /v1/attach", admin, s.getAttachment},
 		{"GET /v1/logs", read, s.getLogs},
 		{"GET /v1/events", read, s.getEvents},
@@ -68,7 +70,8 @@ func (s *Server) handler() http.Handler {
 	} {
 		mux.Handle(route.pattern, s.guard(route.access, limited(route.handle)))
 	}
-	// Its body is an archive, read as it comes: no limit.
+	// Their bodies are archives, read as they come: no limit.
+	mux.Handle("PUT /v1/files", s.guard(admin, s.putFiles))
 	mux.Handle("POST /v1/images:load", s.guard(admin, s.postLoad))
 	mux.Handle("/", s.guard(read, func(_ http.ResponseWriter, r *http.Request) error { return noSuchCall(r) }))
 	return mux

@@ -32,6 +32,7 @@ type Backend interface {
 	Runner
 	Execer
 	Attacher
+	Copier
 	Logger
 	Eventer
 	Waiter
