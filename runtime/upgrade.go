@@ -12,8 +12,8 @@ import (
 // Upgrade replaces the running keeper by another binary, in place: same
 // process, same containers. The new binary first proves on the real state that
 // it can take over; if it cannot, the old keeper stays and the error says why.
-// Starts under way are waited for. Execs under way go on, but their callers
-// get ErrKeeper.
+// One that fails all the same gives way to the old one. Starts under way are waited for, and
+// execs go on as if nothing had happened.
 func (r *Runtime) Upgrade(ctx context.Context, binary string) error {
 	binary, err := filepath.Abs(binary)
 	if err != nil {
@@ -31,6 +31,9 @@ func (r *Runtime) Upgrade(ctx context.Context, binary string) error {
 	now, err := r.connect(ctx)
 	if err != nil {
 		return fmt.Errorf("upgrade keeper: %w", err)
+	}
+	if now.hello.Refused != "" {
+		return fmt.Errorf("upgrade keeper: %s has given way to the old one: %s", binary, now.hello.Refused)
 	}
 	if now.hello.Instance == before.Instance || now.hello.Pid != before.Pid {
 		return fmt.Errorf("upgrade keeper: %w: it was lost over it, another one has taken over", ErrKeeper)

@@ -2,6 +2,7 @@ package keeper
 
 import (
 	"fmt"
+	"os"
 
 	"github.com/opencontainers/runc/libcontainer"
 	"golang.org/x/sys/unix"
@@ -15,7 +16,10 @@ import (
 // followed again, half-done starts are undone, ends that nobody saw are found
 // out. After an upgrade in place the processes are still our children; after a
 // crash they are somebody else's. Nothing here depends on which.
-func (k *Keeper) adopt() {
+func (k *Keeper) adopt() error {
+	if err := k.reach(atAdopt, nil); err != nil {
+		return err
+	}
 	k.reapStrays() // of the binary that we replace
 	for _, dir := range []string{k.layout.Containers(), k.layout.Seccomp()} {
 		if err := bundle.RemoveTemporary(dir); err != nil {
@@ -24,6 +28,9 @@ func (k *Keeper) adopt() {
 	}
 	states, errs := readStates(k.layout)
 	for _, err := range errs {
+		if k.replaced {
+			return err // the binary that was here knows better
+		}
 		k.logger.Error("cannot adopt a container", "err", err)
 	}
 	for i := range states {
@@ -32,6 +39,7 @@ func (k *Keeper) adopt() {
 	k.adoptShared()
 	k.adoptExecs()
 	k.pruneHeirlooms()
+	return nil
 }
 
 func (k *Keeper) adoptOne(st *state) {
@@ -46,6 +54,8 @@ func (k *Keeper) adoptOne(st *state) {
 		log.Warn("undoing a start that was cut off")
 		if err := k.sweep(st); err != nil {
 			log.Error("cannot undo a start that was cut off", "err", err)
+			close(c.failed)
+			k.containers[st.ID] = c // a removal tries again
 		}
 		return
 	case st.State == runtime.Exited && st.Drained:
@@ -82,6 +92,9 @@ func (k *Keeper) adoptOldBoot(st *state) {
 func (k *Keeper) reopen(c *container) {
 	st := &c.st
 	log := k.logger.With("unit", st.Unit, "container", st.ID)
+	if _, err := os.Lstat(k.layout.Pipe(st.ID, streamNames[0])); st.State == runtime.Exited && os.IsNotExist(err) {
+		return // the end of it all was only not written down any more
+	}
 	logFile, err := openLog(st.Log)
 	if err != nil {
 		log.Error("cannot open a container's log: its output is dropped", "err", err)

@@ -57,10 +57,16 @@ func (k *Keeper) signal(id, name string) error {
 	if sig == unix.SIGKILL {
 		k.noteKill(c)
 	}
+	if err := k.reach(atSignal, c); err != nil {
+		return err
+	}
 	if err := c.proc.signal(sig); errors.Is(err, unix.ESRCH) || errors.Is(err, os.ErrClosed) {
 		return fmt.Errorf("container %s: %w", id, runtime.ErrNotRunning)
 	} else if err != nil {
 		return fmt.Errorf("container %s: signal %s: %w", id, name, err)
+	}
+	if err := k.reach(atSignaled, c); err != nil {
+		return err
 	}
 	if c.snapshot().Paused {
 		return k.thaw(c) // the signal is the first that it sees
@@ -108,11 +114,14 @@ func (k *Keeper) kill(ctx context.Context, id string) error {
 	defer cancel()
 	st := c.snapshot()
 	k.noteKill(c)
+	if err := k.reach(atKillNoted, c); err != nil {
+		return err
+	}
 	c.proc.signal(unix.SIGKILL) // with a PID namespace that is already all
 	if err := (cgroup.Group{Path: st.Cgroup}).Kill(ctx); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("container %s: %w", id, err)
 	}
-	return nil
+	return k.reach(atKilled, c)
 }
 
 // noteKill keeps that what comes next is our doing: a killed init leaves no
@@ -145,11 +154,12 @@ func (k *Keeper) remove(ctx context.Context, id string) error {
 	if err != nil {
 		return nil
 	}
-	if s := c.snapshot().State; s != runtime.Exited {
+	if s := c.snapshot().State; s != runtime.Exited && !c.hasFailed() {
 		return fmt.Errorf("container %s: is still %s", id, s)
 	}
 	select {
 	case <-c.settled:
+	case <-c.failed: // and what could not be undone then is to be tried again
 	case <-ctx.Done(): // its last output is on its way to the log
 		return fmt.Errorf("container %s: %w", id, ctx.Err())
 	}
@@ -157,7 +167,11 @@ func (k *Keeper) remove(ctx context.Context, id string) error {
 	if err := os.RemoveAll(k.layout.Container(st.Run, st.Container)); err != nil {
 		return fmt.Errorf("container %s: %w", id, err)
 	}
-	if err := k.sweep(&st); err != nil {
+	err = k.reach(atRemove, c)
+	if err == nil {
+		err = k.sweep(&st)
+	}
+	if err != nil {
 		return fmt.Errorf("container %s: %w", id, err)
 	}
 	return nil

@@ -62,6 +62,7 @@ func (k *Keeper) exec(ctx context.Context, req *wire.ExecRequest, files execFile
 	}
 	defer proc.close()
 	err = proc.wait(ctx)
+	k.reach(atExecEnded, c)
 	if ctx.Err() != nil {
 		proc.signal(unix.SIGKILL)
 		proc.wait(context.Background())
@@ -126,11 +127,19 @@ func (k *Keeper) spawn(ctx context.Context, st *state, req *wire.ExecRequest, fi
 	p.Args = job.args(false, req.Args)
 	p.ExtraFiles = job.files
 	files.give(p, req)
+	if err := k.reach(atExecLoaded, nil); err != nil {
+		return nil, err
+	}
 	if err := lc.Run(p); err != nil {
 		k.reapStrays()
 		return nil, translate(err)
 	}
-	return awaitSpawned(ctx, p, r, w, func(proc *process) { k.noteExec(st, req, proc) })
+	return awaitSpawned(ctx, p, r, w, func(proc *process) {
+		c, _ := k.find(st.ID)
+		k.reach(atExecBegun, c)
+		k.noteExec(st, req, proc)
+		k.reach(atExecNoted, c)
+	})
 }
 
 // execFiles are what a further process gets along: its stdin, stdout and stderr, those

@@ -1,6 +1,7 @@
 package keeper
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -20,6 +21,7 @@ type options struct {
 	root, runDir string
 	cgroupParent string // absolute within a hierarchy
 	logger       *slog.Logger
+	replaced     bool // this binary has taken the place of another one that can come back
 }
 
 // Keeper holds all containers of one run folder.
@@ -64,6 +66,8 @@ type container struct {
 
 	handling sync.Mutex // held while its limits or its freezing change
 
+	saving sync.Mutex // held while the state changes; taken before mu
+
 	mu      sync.Mutex
 	st      state
 	retired bool // removed: its state file must not come back
@@ -71,6 +75,17 @@ type container struct {
 
 func newContainer(st state) *container {
 	return &container{st: st, settled: make(chan struct{}), failed: make(chan struct{})}
+}
+
+// hasFailed says whether the start failed. Such a container is only there if it
+// could not be undone.
+func (c *container) hasFailed() bool {
+	select {
+	case <-c.failed:
+		return true
+	default:
+		return false
+	}
 }
 
 // snapshot is a copy of the container's state.
@@ -85,16 +100,20 @@ func (c *container) snapshot() state {
 	return st
 }
 
-// update changes the state, on disk first.
+// update changes the state, on disk first. Whoever only looks does not wait for the disk.
 func (k *Keeper) update(c *container, change func(*state)) error {
+	c.saving.Lock()
+	defer c.saving.Unlock()
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	next := c.st
+	next, retired := c.st, c.retired
+	c.mu.Unlock()
 	change(&next)
-	if c.retired {
+	if retired {
 		return nil
 	}
 	err := bundle.WriteJSON(k.layout.State(next.ID), &next)
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.st = next // also if the disk refused: memory is closer to the truth
 	if err != nil {
 		return fmt.Errorf("state of %s: %w", next.ID, err)
@@ -181,16 +200,20 @@ func (k *Keeper) find(id string) (*container, error) {
 // reserve enters a container that is about to be made. From here on its id is
 // taken and a crash knows that there may be something to undo.
 func (k *Keeper) reserve(st state) (*container, error) {
+	c := newContainer(st)
 	k.mu.Lock()
-	defer k.mu.Unlock()
-	if _, ok := k.containers[st.ID]; ok {
+	_, taken := k.containers[st.ID]
+	if !taken {
+		k.containers[st.ID] = c
+	}
+	k.mu.Unlock()
+	if taken {
 		return nil, fmt.Errorf("container %s: %w", st.ID, runtime.ErrExists)
 	}
-	c := newContainer(st)
 	if err := bundle.WriteJSON(k.layout.State(st.ID), &c.st); err != nil {
-		return nil, fmt.Errorf("state of %s: %w", st.ID, err)
+		close(c.failed)
+		return nil, errors.Join(fmt.Errorf("state of %s: %w", st.ID, err), k.forget(&st))
 	}
-	k.containers[st.ID] = c
 	return c, nil
 }
 
@@ -200,25 +223,37 @@ func (k *Keeper) retire(id string) {
 	if err != nil {
 		return
 	}
+	c.saving.Lock() // a write under way would come after the removal
+	defer c.saving.Unlock()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.retired = true
 }
 
-// forget drops a container of which nothing is left. The run's group and
-// folder go with its last container; the lock keeps a new one of the same run
+// forget drops a container of which nothing is left but its state file, which
+// goes last. The run's group and folder go with its last container; the lock keeps a new one of the same run
 // from being made in between.
-func (k *Keeper) forget(st *state) {
+func (k *Keeper) forget(st *state) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	delete(k.containers, st.ID)
+	last := true
 	for _, c := range k.containers {
-		if c.snapshot().Run == st.Run {
-			return
+		if other := c.snapshot(); other.Run == st.Run && other.ID != st.ID {
+			last = false
 		}
 	}
-	removeEmptyGroup(path.Join(k.cgroupParent, st.Run))
-	os.Remove(k.layout.Run(st.Run))
+	if last {
+		removeEmptyGroup(path.Join(k.cgroupParent, st.Run))
+		os.Remove(k.layout.Run(st.Run))
+	}
+	if err := k.reach(atSwept, nil); err != nil {
+		return err
+	}
+	if err := os.Remove(k.layout.State(st.ID)); err != nil && !os.IsNotExist(err) {
+		return err
+	}
+	delete(k.containers, st.ID)
+	return nil
 }
 
 // inspect opens a keeper's folders for reading alone.

@@ -136,16 +136,7 @@ func (d *daemon) run() error {
 			d.logger.Warn("stays in the group of whoever started it", "err", err)
 		}
 	}
-	if d.k, err = open(d.options); err != nil {
-		return err
-	}
-	d.k.heirlooms.inherit(d.logger)
-	if store := newStoreHeir(os.Getenv(envNotify), d.logger); store != nil {
-		d.k.heirlooms.appoint(store)
-	}
-	go d.k.watchOOM()
-	d.k.adopt()
-	if err := d.listen(l.Socket()); err != nil {
+	if err := d.takeOver(l.Socket()); err != nil {
 		return err
 	}
 	d.announce()
@@ -153,6 +144,7 @@ func (d *daemon) run() error {
 	s := &server{
 		k: d.k, listener: d.socket,
 		instance: rand.Text(), build: build(),
+		refused: refused(),
 		upgrade: d.upgrade, shutdown: d.shutdown,
 	}
 	d.k.busy()
@@ -164,6 +156,24 @@ func (d *daemon) run() error {
 	default:
 	}
 	return err
+}
+
+// prepare takes over what an earlier keeper has left, and opens the socket.
+func (d *daemon) prepare(socket string) error {
+	k, err := open(d.options)
+	if err != nil {
+		return err
+	}
+	d.k = k
+	k.heirlooms.inherit(d.logger)
+	if store := newStoreHeir(os.Getenv(envNotify), d.logger); store != nil {
+		k.heirlooms.appoint(store)
+	}
+	go k.watchOOM()
+	if err := k.adopt(); err != nil {
+		return err
+	}
+	return d.listen(socket)
 }
 
 // takeLock makes sure that there is one keeper. The lock belongs to the open

@@ -21,8 +21,8 @@ const checkDeadline = 20 * time.Second
 // upgrade replaces this process by another binary: same pid, same children,
 // same socket and lock. It returns only if that did not happen; the clients
 // see their connections end and connect again. Starts and the first moments of
-// execs are waited for; processes that were exec'd go on, but whoever waited
-// for one gets an error.
+// execs are waited for; processes that were exec'd go on, and whoever waits
+// for one asks the new binary (execs.go).
 func (d *daemon) upgrade(binary string) error {
 	if !filepath.IsAbs(binary) {
 		return fmt.Errorf("upgrade: %s: not an absolute path", binary)
@@ -55,9 +55,15 @@ func (d *daemon) upgrade(binary string) error {
 		return fmt.Errorf("upgrade: %w", err)
 	}
 	os.Setenv(envHeirlooms, strconv.Itoa(int(list.Fd())))
+	self, err := former()
+	if err == nil {
+		defer self.Close()
+		os.Setenv(envFormer, strconv.Itoa(int(self.Fd())))
+	}
 	d.logger.Info("becoming another binary", "binary", binary)
 	err = execve(binary, args)
 	os.Unsetenv(envHeirlooms)
+	os.Unsetenv(envFormer)
 	keepHeirlooms()
 	keepShared()
 	for _, fd := range inherit {

@@ -25,6 +25,9 @@ type HelloReply struct {
 	Pid      int    `json:"pid"`
 	Instance string `json:"instance"`
 	Build    string `json:"build,omitempty"`
+
+	// Refused is why a binary that should have replaced this one has given way to it again.
+	Refused string `json:"refused,omitempty"`
 }
 
 // StartRequest carries a runtime.Config. The network namespace, if NetNS is
