@@ -121,7 +121,7 @@ func TestPopulate(t *testing.T) {
 		}
 	}
 	into := t.TempDir()
-	if err := populate(root, runtime.Populate{Path: "/data", Into: into}); err != nil {
+	if err := populate(root, runtime.Populate{Path: "/data", Into: into}, nil); err != nil {
 		t.Fatal(err)
 	}
 	a, hard := stat(t, into+"/a"), stat(t, into+"/sub/hard")
@@ -169,16 +169,16 @@ func TestPopulateOnce(t *testing.T) {
 	if err := os.WriteFile(into+"/a", []byte("half"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if err := populate(root, p); err != nil || read() != "half" {
+	if err := populate(root, p, nil); err != nil || read() != "half" {
 		t.Errorf("%q, %v: a volume with content was changed", read(), err)
 	}
 	if err := os.WriteFile(into+".populating", nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if err := populate(root, p); err != nil || read() != "from the image" {
+	if err := populate(root, p, nil); err != nil || read() != "from the image" {
 		t.Errorf("%q, %v: an interrupted copy was not done again", read(), err)
 	}
-	if err := populate(root, runtime.Populate{Path: "/absent", Into: into}); err != nil {
+	if err := populate(root, runtime.Populate{Path: "/absent", Into: into}, nil); err != nil {
 		t.Errorf("an image without the folder: %v", err)
 	}
 }
@@ -350,7 +350,7 @@ func TestPopulateLink(t *testing.T) {
 func TestPopulateDepth(t *testing.T) {
 	deep := "data/" + strings.Repeat("d/", maxDepth+2) + "file"
 	root := tree(t, map[string]string{deep: "text"})
-	if err := populate(root, runtime.Populate{Path: "/data", Into: t.TempDir()}); !errors.Is(err, unix.ENAMETOOLONG) {
+	if err := populate(root, runtime.Populate{Path: "/data", Into: t.TempDir()}, nil); !errors.Is(err, unix.ENAMETOOLONG) {
 		t.Errorf("a tree of any depth: %v", err)
 	}
 }

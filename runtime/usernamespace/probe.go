@@ -57,7 +57,7 @@ func Kernel() error {
 func checkRelease(release string) error {
 	var major, minor int
 	if n, _ := fmt.Sscanf(release, "%d.%d", &major, &minor); n == 2 && (major < 5 || major == 5 && minor < 19) {
-		return fmt.Errorf("Linux %s: root file systems with shifted ids need 5.19", release)
+		return fmt.Errorf("kernel %s: root file systems with shifted ids need Linux 5.19", release)
 	}
 	return nil
 }
