@@ -196,7 +196,9 @@ func (l *logReading) laterOf(t target, began time.Time, ch chan<- *source) {
 	for _, i := range t.entry.instances {
 		known[i.name] = true
 	}
-	_ = l.s.awaitSnapshot(l.ctx, func(snap *snapshot) (bool, error) {
+	ctx, cancel := l.untilThen()
+	defer cancel()
+	_ = l.s.awaitSnapshot(ctx, func(snap *snapshot) (bool, error) {
 		now := snap.find(t.entry.unit.Name)
 		if over(t.entry, now) {
 			return true, nil
@@ -243,10 +245,7 @@ func (l *logReading) endOf(at place) <-chan struct{} {
 }
 
 func (l *logReading) await(e *entry) <-chan struct{} {
-	ctx, cancel := l.ctx, context.CancelFunc(func() {})
-	if !l.r.Until.IsZero() {
-		ctx, cancel = context.WithDeadline(ctx, l.r.Until)
-	}
+	ctx, cancel := l.untilThen()
 	done := make(chan struct{})
 	go func() {
 		defer cancel()
@@ -256,6 +255,14 @@ func (l *logReading) await(e *entry) <-chan struct{} {
 		})
 	}()
 	return done
+}
+
+// untilThen ends at the time up to which output is asked for.
+func (l *logReading) untilThen() (context.Context, context.CancelFunc) {
+	if l.r.Until.IsZero() {
+		return context.WithCancel(l.ctx)
+	}
+	return context.WithDeadline(l.ctx, l.r.Until)
 }
 
 // over tells whether the unit is gone, or has ended for good.

@@ -3,6 +3,8 @@ package supervisor
 import (
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"testing"
 	"time"
@@ -95,7 +97,7 @@ func TestFollowSeesLaterInstances(t *testing.T) {
 				t.Fatal(err)
 			}
 			got = append(got, l.Instance+" "+string(l.Text))
-			if len(got) == replicas {
+			if len(got) == 1 {
 				d.apply(web + "replicas: 3\nlabels: {again: \"yes\"}\n")
 			}
 			if l.Instance == "web.3" && string(l.Text) == "ready" {
@@ -158,4 +160,93 @@ func TestEventsFollow(t *testing.T) {
 		}
 	}
 	t.Error("no start seen")
+}
+
+// TestLogsTogether: the oldest files go first; the one that may be written never does.
+func TestLogsTogether(t *testing.T) {
+	_, _, o := realDaemon(t)
+	o.LogTotal = 1
+	d := begin(t, o)
+	defer d.end()
+	dir := filepath.Join(d.paths.logs(), "web", "web.1")
+	if err := os.MkdirAll(dir, 0o750); err != nil {
+		t.Fatal(err)
+	}
+	for i := 1; i <= 3; i++ {
+		if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("app.log.%06d.r%d", i, i)), []byte("text\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d.trimLogs()
+	if runs, err := runtime.LogRuns(filepath.Join(dir, "app.log")); err != nil || !slices.Equal(runs, []string{"r3"}) {
+		t.Errorf("%v, %v", runs, err)
+	}
+}
+
+// TestCursors: who loses the connection after each line gets every line once.
+func TestCursors(t *testing.T) {
+	_, w, o := realDaemon(t)
+	w.Runtime.Script = chatty(0)
+	d := begin(t, o)
+	defer d.end()
+	d.apply(web + "replicas: 2\n")
+	until(t, d, "running", func() bool { return d.find("web").Running == 2 })
+	seen, all := api.Cursors{}, d.logs(api.LogsRequest{Target: "web"})
+	var got []string
+	for range len(all) + 1 {
+		for l, err := range d.Logs(t.Context(), api.LogsRequest{Target: "web", After: seen.List()}) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, l.Instance+" "+string(l.Text))
+			seen.Note(l)
+			break
+		}
+	}
+	slices.Sort(got)
+	slices.Sort(all)
+	if len(all) != 4 || !slices.Equal(got, all) {
+		t.Errorf("%q, want %q", got, all)
+	}
+	for _, err := range d.Logs(t.Context(), api.LogsRequest{Target: "web", After: []string{"web.1@x"}}) {
+		mustIs(t, err, ErrInvalid)
+	}
+	for _, err := range d.Logs(t.Context(), api.LogsRequest{Target: "web", Follow: true, Previous: true}) {
+		mustIs(t, err, ErrInvalid)
+	}
+}
+
+// TestPrevious: the last run that wrote something, other than the one that is up.
+func TestPrevious(t *testing.T) {
+	_, _, o := realDaemon(t)
+	d := begin(t, o)
+	defer d.end()
+	d.apply(web)
+	until(t, d, "running", func() bool { return d.find("web").Running == 1 })
+	path := d.paths.log("web", "web.1", "app")
+	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
+		t.Fatal(err)
+	}
+	for i, run := range []string{"web.1-aaaa", "web.1-bbbb", d.find("web").Instances[0].Run} {
+		line := "2026-11-03T04:05:06.000000000Z stdout F " + fmt.Sprint(i) + "\n"
+		if err := os.WriteFile(fmt.Sprintf("%s.%06d.%s", path, i+1, run), []byte(line), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := d.logs(api.LogsRequest{Target: "web", Previous: true}); !slices.Equal(got, []string{"web.1 1"}) {
+		t.Errorf("%q", got)
+	}
+}
+
+// TestFollowUntil: following ends at the time that was asked for.
+func TestFollowUntil(t *testing.T) {
+	_, w, o := realDaemon(t)
+	w.Runtime.Script = chatty(0)
+	d := begin(t, o)
+	defer d.end()
+	d.apply(web + "replicas: 2\n")
+	until(t, d, "running", func() bool { return d.find("web").Running == 2 })
+	if got := d.logs(api.LogsRequest{Target: "web", More: []string{"web.1"}, Follow: true, Until: time.Now().Add(200 * time.Millisecond)}); len(got) != 4 {
+		t.Errorf("%q", got)
+	}
 }

@@ -36,6 +36,7 @@ type Options struct {
 	Reserve      int64               // bytes of the root's file system that pulls leave free; see image.Options
 	Logging      unit.Logging        // for units that do not say; zero: 10 MiB in 3 files
 	Defaults     Defaults            // for units that do not say
+	LogTotal     int64               // bytes of all logs together; 0: a tenth of the file system of Root, negative: no bound
 	Version      string              // shown by status
 	Logger       *slog.Logger        // nil: discards
 	StopAtExit   bool                // stop all containers when Run ends; otherwise they run on
@@ -190,6 +191,7 @@ func (p paths) run(id string) string              { return filepath.Join(p.root,
 func (p paths) container(run, name string) string { return filepath.Join(p.run(run), name+".d") }
 func (p paths) record(id string) string           { return filepath.Join(p.run(id), "unit.json") }
 func (p paths) removing(id string) string         { return filepath.Join(p.run(id), ".removing") }
+func (p paths) logs() string                      { return filepath.Join(p.root, "logs") }
 func (p paths) unitLogs(unit string) string       { return filepath.Join(p.root, "logs", unit) }
 func (p paths) volume(name string) string         { return filepath.Join(p.root, "volumes", name, "data") }
 func (p paths) leases() string                    { return filepath.Join(p.runDir, "network") }

@@ -24,6 +24,7 @@ var settings = []setting{
 	{"units", func(o *Options) any { return o.Units }, func(to, from *Options) { to.Units = from.Units }},
 	{"auto_apply", func(o *Options) any { return !o.NoAutoApply }, func(to, from *Options) { to.NoAutoApply = from.NoAutoApply }},
 	{"logging", func(o *Options) any { return o.Logging }, func(to, from *Options) { to.Logging = from.Logging }},
+	{"logging.total", func(o *Options) any { return o.LogTotal }, func(to, from *Options) { to.LogTotal = from.LogTotal }},
 	{"defaults", func(o *Options) any { return o.Defaults }, func(to, from *Options) { to.Defaults = from.Defaults }},
 	{"gc", func(o *Options) any { return o.GC }, func(to, from *Options) { to.GC = from.GC }},
 	{"layers", func(o *Options) any { return o.Layers }, nil},

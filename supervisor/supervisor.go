@@ -20,6 +20,7 @@ import (
 	"github.com/wherry-run/wherry/supervisor/api"
 	"github.com/wherry-run/wherry/supervisor/event"
 	"github.com/wherry-run/wherry/supervisor/internal/apiserver"
+	"github.com/wherry-run/wherry/supervisor/internal/exits"
 	"github.com/wherry-run/wherry/supervisor/internal/state"
 )
 
@@ -45,6 +46,7 @@ type Supervisor struct {
 	locks     []*lock
 	store     *state.Store
 	events    *event.Log
+	exits     *exits.Store
 	disk      *image.Store // nil in tests with other images
 	img       images
 	rt        containers // set by Run, before ready
@@ -109,6 +111,7 @@ func New(o Options) (_ *Supervisor, err error) {
 	if s.store, err = state.Open(s.paths.state()); err != nil {
 		return nil, err
 	}
+	s.exits = exits.New(s.paths.exits())
 	if s.events, err = event.Open(s.paths.events(), event.Options{}); err != nil {
 		return nil, err
 	}
@@ -251,6 +254,7 @@ func (s *Supervisor) Run(ctx context.Context) (err error) {
 	helpers.Go(func() { s.watchFolder(inner) })
 	helpers.Go(func() { s.heal(inner) })
 	helpers.Go(func() { s.keepTidy(inner) })
+	helpers.Go(func() { s.boundLogs(inner) })
 	if ln != nil {
 		helpers.Go(func() {
 			if err := apiserver.Serve(outer, ln, s, s.log); err != nil && outer.Err() == nil {

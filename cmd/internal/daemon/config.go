@@ -33,6 +33,7 @@ type Config struct {
 	GC           supervisor.GC
 	Reserve      int64
 	Logging      unit.Logging
+	LogTotal     int64 // 0: a share of the file system
 	Defaults     supervisor.Defaults
 
 	// Warnings are about files that are read anew at every pull: that they are
@@ -58,7 +59,7 @@ var keys = []key[Config]{
 	}},
 	{name: "layers", missing: "auto: erofs where the kernel mounts it from files (Linux 6.12), else folder", set: setLayers},
 	into("gc", gcKeys, func(c *Config) *Config { return c }),
-	into("logging", loggingKeys, func(c *Config) *unit.Logging { return &c.Logging }),
+	into("logging", loggingKeys, func(c *Config) *Config { return c }),
 	into("defaults", defaultsKeys, func(c *Config) *supervisor.Defaults { return &c.Defaults }),
 	{name: "environment", later: true}, {name: "cgroup_driver", later: true},
 	{name: "reserve", later: true}, {name: "api", later: true},
@@ -72,10 +73,10 @@ var networkKeys = []key[Config]{
 	{name: "dns", later: true},
 }
 
-var loggingKeys = []key[unit.Logging]{
-	{name: "max_size", missing: "10MiB", set: func(l *unit.Logging, n node, p *problems) { n.size(p, &l.MaxSize) }},
-	{name: "max_file", missing: "3", set: func(l *unit.Logging, n node, p *problems) { n.count(p, &l.MaxFile) }},
-	{name: "total", later: true},
+var loggingKeys = []key[Config]{
+	{name: "max_size", missing: "10MiB", set: func(c *Config, n node, p *problems) { n.size(p, &c.Logging.MaxSize) }},
+	{name: "max_file", missing: "3", set: func(c *Config, n node, p *problems) { n.count(p, &c.Logging.MaxFile) }},
+	{name: "total", missing: "a tenth of root's file system", set: func(c *Config, n node, p *problems) { n.size(p, &c.LogTotal) }},
 }
 
 // keysHelp lists the keys with their defaults.
@@ -128,7 +129,7 @@ func (c Config) Options(version string) supervisor.Options {
 		Root: c.Root, RunDir: c.RunDir, Units: c.Units, NoAutoApply: !c.AutoApply, Socket: socket,
 		Keeper: c.Keeper, CgroupParent: c.CgroupParent, Bridge: c.Bridge, Subnet: c.Subnet,
 		Registries: c.Registries, DockerConfig: c.DockerConfig, Layers: c.Layers, GC: c.GC, Reserve: c.Reserve,
-		Logging: c.Logging, Defaults: c.Defaults, Version: version,
+		Logging: c.Logging, LogTotal: c.LogTotal, Defaults: c.Defaults, Version: version,
 	}
 }
 

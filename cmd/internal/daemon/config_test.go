@@ -32,6 +32,7 @@ docker_config: /h.json
 logging:
   max_size: 1MiB
   max_file: 7
+  total: 5GiB
 `), &c)
 	if err != nil {
 		t.Fatal(err)
@@ -39,7 +40,7 @@ logging:
 	o := c.Options("1.2.3")
 	if o.Root != "/a" || o.RunDir != "/b" || o.Units != "/c" || o.Socket != "/d/s" || o.Keeper != "/e" || !o.NoAutoApply ||
 		o.CgroupParent != "f" || o.Bridge != "g" || o.Subnet != netip.MustParsePrefix("10.1.0.0/16") || o.DockerConfig != "/h.json" ||
-		o.Logging != (unit.Logging{MaxSize: 1 << 20, MaxFile: 7}) || o.Version != "1.2.3" {
+		o.Logging != (unit.Logging{MaxSize: 1 << 20, MaxFile: 7}) || o.LogTotal != 5<<30 || o.Version != "1.2.3" {
 		t.Errorf("%+v", o)
 	}
 	if len(o.Registries) != 2 || !o.Registries["r.example.com:5000"].Insecure || o.Registries["q.example.com"].Insecure {

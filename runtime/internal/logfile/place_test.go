@@ -54,6 +54,23 @@ func TestAfter(t *testing.T) {
 	}
 }
 
+// TestAfterPlainFile: a place in a file that is no segment yet means the same in the one
+// that a writer makes of it.
+func TestAfterPlainFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "app.log")
+	if err := os.WriteFile(path, []byte(h0+"stdout F a\n"+h0+"stdout F b\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var first Place
+	for r := range Read(context.Background(), path, ReadOptions{}) {
+		first = r.At
+		break
+	}
+	want(t, texts(t, path, ReadOptions{After: first}), "b")
+	write(t, open(t, path, 0, 0), Stdout, "c\n")
+	want(t, texts(t, path, ReadOptions{After: first}), "b c")
+}
+
 func TestAfterWhatIsGone(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "app.log")
 	numbers(t, path, 10)

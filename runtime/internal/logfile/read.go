@@ -165,12 +165,15 @@ func (r *reader) begin(segs []segment) ([]segment, error) {
 // another one by the same name.
 func (r *reader) beginAfter(segs []segment) ([]segment, error) {
 	after := r.o.After
-	if after.Segment == 0 || len(segs) == 0 || segs[len(segs)-1].seq < after.Segment {
+	if after == (Place{}) || len(segs) == 0 || segs[len(segs)-1].seq < after.Segment {
 		r.o.After = Place{}
 		return segs, nil
 	}
 	for segs[0].seq < after.Segment {
 		segs = segs[1:]
+	}
+	if after.Segment == 0 { // the plain file, which a writer may have made the first segment
+		after.Segment = segs[0].seq
 	}
 	if segs[0].seq == after.Segment && r.holds(segs[0], after.Offset) {
 		r.off = after.Offset
