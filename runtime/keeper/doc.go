@@ -19,8 +19,12 @@
 //   - Undo works from the state file alone ([Keeper.sweep]): a failed start,
 //     a removal and what a crash left behind go through the same code.
 //   - The root file system is mounted in a mount namespace that only the
-//     starting thread and the container share. Nothing is ever mounted in the
-//     host's namespace, so nothing can be left there.
+//     starting thread and the container share. Nothing of a container is ever mounted in the
+//     host's namespace, so nothing can be left there. What is mounted there are
+//     the namespaces that the containers of a run share, and their /dev/shm (shared_pin.go);
+//     a state file says so before, and the next keeper takes away what nobody needs.
+//   - A user namespace comes first, so that it owns the others. Layers are
+//     mounted with its ids, the writable one belongs to it, and what is not mapped stays nobody's.
 //   - Ends are true: the init's record, else our own wait, else the kernel's
 //     memory of it (PIDFD_GET_INFO), else Unknown. Never a guessed code.
 //   - No thread is parked for a container: pidfds, pipes, event descriptors

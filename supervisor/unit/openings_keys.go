@@ -42,7 +42,7 @@ var containerOpenings = []field[Container]{
 // unitOpenings are those of all containers of a run.
 var unitOpenings = []field[Unit]{
 	known("hostname", "name", "the instance's name", "Its host name.", func(p *reader, n *node, u *Unit) { u.Hostname, _ = parsed(p, n, ParseHostname) }),
-	known("userns", "word", "auto", "Its user namespace: auto (without one, with a warning, where kernel or file system cannot), required, or host for none.",
+	known("userns", "word", "auto", "Its user namespace: auto, required, or host for none. With auto a run goes without one, and its status says why, where the kernel, a volume's file system or an id of its user cannot be in one, and where the unit asks for what is the host's: network, pid or ipc: host, privileged, capabilities that act on the host, devices that belong to its users. With required that is refused, but for network: host (ports below 1024 and raw sockets of the host stay out of reach), capabilities and devices (they mean what they mean inside).",
 		func(p *reader, n *node, u *Unit) { u.UserNS, _ = parsed(p, n, parseUserNS) }),
 	known("pid", "word", "each container its own", "Whose processes it sees: shared (one for all containers of a run) or host.",
 		func(p *reader, n *node, u *Unit) { u.PID, _ = parsed(p, n, parsePID) }),
