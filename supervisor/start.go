@@ -31,7 +31,6 @@ import (
 type start struct {
 	s      *Supervisor
 	rec    record
-	reason string
 	starts chan struct{} // bounds how many are made at once
 	pulls  chan struct{}
 

@@ -197,3 +197,25 @@ func TestFixtures(t *testing.T) {
 		s.Close()
 	}
 }
+
+// One container's digest stands where it always has; those of several have a place of
+// their own. What is known is never changed.
+func TestDigests(t *testing.T) {
+	one := Revision{Definition: unit.Unit{Containers: []unit.Container{{Name: "app"}}}}
+	got := one.WithDigests(map[string]string{"app": "sha256:1"}, true)
+	if got.Digest != "sha256:1" || got.Digests != nil || !got.Stale || got.ImageDigest("app") != "sha256:1" || one.Digest != "" {
+		t.Errorf("%+v", got)
+	}
+	if again := got.WithDigests(map[string]string{"app": "sha256:2"}, false); again.Digest != "sha256:1" || !again.Stale {
+		t.Errorf("%+v", again)
+	}
+	two := Revision{Definition: unit.Unit{Containers: []unit.Container{{Name: "a"}, {Name: "b"}}}}
+	half := two.WithDigests(map[string]string{"a": "sha256:1"}, false)
+	whole := half.WithDigests(map[string]string{"a": "sha256:3", "b": "sha256:2"}, true)
+	if whole.Digest != "" || whole.ImageDigest("a") != "sha256:1" || whole.ImageDigest("b") != "sha256:2" || !whole.Stale {
+		t.Errorf("%+v", whole)
+	}
+	if half.ImageDigest("b") != "" || two.Digests != nil {
+		t.Error("an earlier revision was changed")
+	}
+}
