@@ -251,9 +251,7 @@ func TestErofsLayersInUserNamespaces(t *testing.T) {
 			t.Errorf("it sees %q", got)
 		}
 	}
-	if !unused(image) {
-		t.Error("the layer is still in use")
-	}
+	w.await("the layer's release", func() bool { return unused(image) })
 }
 
 // What programs expect of their network and of /sys works with the powers of a user namespace.

@@ -134,9 +134,10 @@ func (s *shared) visit() error {
 	if err != nil {
 		return explainClone(err)
 	}
-	defer child.Wait()
-	defer child.Kill()
-	return s.collect(fmt.Sprintf("/proc/%d", child.Pid))
+	err = s.collect(fmt.Sprintf("/proc/%d", child.Pid))
+	child.Kill()
+	go child.Wait() // its end takes the kernel a while
+	return err
 }
 
 // startHolder makes them with a holder, and waits until it can be left alone with containers.
