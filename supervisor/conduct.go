@@ -137,6 +137,7 @@ func (l *loop) memberFailed(r *run, m *member, err error) {
 	} else if l.ctx.Err() == nil {
 		l.event(api.Event{Type: event.StartFailed, Unit: r.Unit.Name, Instance: r.Instance, Run: r.Run, Container: m.def.Name, Step: step,
 			Message: detail})
+		l.keepFailure(r, m.def.Name, step, detail)
 		l.countMember(r, m)
 	}
 	l.conduct(r)
@@ -158,6 +159,7 @@ func (l *loop) memberEnded(r *run, m *member, x runtime.Exit) {
 		return
 	}
 	m.ended(x)
+	l.keepExit(r, m)
 	if r.several() {
 		e := apiExit(m.exit, m.endedAt)
 		l.event(api.Event{Type: event.Exit, Unit: r.Unit.Name, Instance: r.Instance, Run: r.Run, Container: m.def.Name, Exit: e,

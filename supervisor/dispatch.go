@@ -173,6 +173,7 @@ func (l *loop) startFailed(r *run, m startResult) {
 	if !r.stopped {
 		l.event(api.Event{Type: event.StartFailed, Unit: r.Unit.Name, Instance: r.Instance, Run: r.Run, Container: container,
 			Step: step, Message: r.failure})
+		l.keepFailure(r, container, step, r.failure)
 		l.failures[r.Instance] = m.err
 		l.failed[r.Instance]++
 	}
@@ -258,11 +259,11 @@ func (m removed) handle(l *loop) {
 	}
 }
 
-// dispatchForget deletes a removed unit's logs, then its records.
+// dispatchForget deletes a removed unit's logs and exits, then its records.
 func (l *loop) dispatchForget(a plan.Action) {
 	_, _ = l.begin(a.Unit, string(plan.Forget))
 	dir := l.paths.unitLogs(a.Unit)
-	l.wg.Go(func() { l.post(forgotten{a.Unit, os.RemoveAll(dir)}) })
+	l.wg.Go(func() { l.post(forgotten{a.Unit, errors.Join(os.RemoveAll(dir), l.exits.Forget(a.Unit))}) })
 }
 
 type forgotten struct {

@@ -137,7 +137,7 @@ func apiExit(x *runtime.Exit, at time.Time) *api.Exit {
 	if x == nil {
 		return nil
 	}
-	return &api.Exit{Code: x.Code, Signal: x.Signal, OOM: x.OOM, Unknown: x.Unknown, Cause: x.Cause, At: at}
+	return &api.Exit{Code: x.Code, Signal: x.Signal, OOM: x.OOM, Unknown: x.Unknown, Cause: x.Cause, At: at, Status: x.Status}
 }
 
 // move takes the container to the next phase; a move the table does not know is a

@@ -37,8 +37,7 @@ func (m happened) handle(l *loop) {
 	}
 	switch m.Type {
 	case runtime.EventOOM:
-		l.event(api.Event{Type: event.OOM, Unit: r.Unit.Name, Instance: r.Instance, Run: r.Run, Container: r.shown(c),
-			Message: "out of memory: the kernel killed a process"})
+		l.oomKilled(r, c, m.OOM)
 	case runtime.EventExit:
 		if m.Status.Exit != nil && c.means(m.Status) {
 			l.memberEnded(r, c, *m.Status.Exit)

@@ -74,6 +74,8 @@ type Supervisor struct {
 	operations operations
 	lastGC     atomic.Pointer[api.LastGC]
 	beginnings beginnings
+
+	sizes sync.Map // api.Size by the name of a unit that somebody is starting on a terminal
 	tidying    tidying
 	pressure   pressure
 	machine    spec.Machine

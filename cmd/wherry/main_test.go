@@ -16,6 +16,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/wherry-run/wherry/cgroup"
 	"github.com/wherry-run/wherry/image"
 	"github.com/wherry-run/wherry/supervisor/api"
 	"github.com/wherry-run/wherry/supervisor/api/apitest"
@@ -121,6 +122,14 @@ func populate(d *apitest.Daemon) {
 	d.Add(api.UnitDetail{Unit: seven})
 	killed := one("killed", plan.StateFailed, api.Instance{Exit: &api.Exit{Signal: "SIGKILL", OOM: true, Cause: "limit 64 MiB", At: ago(5 * time.Minute)}})
 	d.Add(api.UnitDetail{Unit: killed})
+	d.KeepExit(api.ExitRecord{Unit: "killed", Instance: "killed.1", Run: "killed.1-0", Container: "app", Revision: 1, At: ago(6 * time.Minute),
+		Step: "rootfs", Error: "no such file"})
+	worker := api.Task{Pid: 77, Comm: "worker", RSS: 60 << 20}
+	d.KeepExit(api.ExitRecord{Unit: "killed", Instance: "killed.1", Run: "killed.1-1", Container: "app", Revision: 1, At: ago(5 * time.Minute),
+		Exit: &api.Exit{Signal: "SIGKILL", Status: 9, OOM: true, At: ago(5 * time.Minute)}, Memory: &api.MemoryUse{Peak: 64 << 20, Limit: 64 << 20},
+		Pressure: &cgroup.Pressure{Host: true, Memory: cgroup.Stall{Some10: 55}},
+		LastOOM:  &api.OOM{Kills: 1, Victim: &worker, Tasks: []api.Task{worker}},
+		Output:   []api.OutputLine{{Time: ago(5 * time.Minute), Stream: "stdout", Text: "last words"}}})
 	sick := one("sick", plan.StateBackoff, api.Instance{NextTry: now.Add(time.Hour), Attempt: 3,
 		Error: "unit sick: container app: network: port 80: address already in use"})
 	sick.Reason = "the last start failed"

@@ -159,6 +159,17 @@ func (r *Runtime) End(instance string, x runtime.Exit) {
 	}
 }
 
+// OOM tells of a process that the kernel has killed in a container of an instance, which lives on.
+func (r *Runtime) OOM(instance string, o *runtime.OOM) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, b := range r.boxes {
+		if is(b.status, instance) && b.status.State == runtime.Running {
+			r.tell(runtime.Event{Type: runtime.EventOOM, ID: b.status.ID, Status: b.status, OOM: o})
+		}
+	}
+}
+
 // Restart is the keeper's death and return: whoever listens sees a gap. With
 // forget, it comes back without its containers.
 func (r *Runtime) Restart(forget bool) {

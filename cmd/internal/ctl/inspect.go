@@ -4,7 +4,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/wherry-run/wherry/cmd/internal/term"
-	"github.com/wherry-run/wherry/supervisor/api"
 )
 
 func inspectCommand(a *app) *cobra.Command {
@@ -17,7 +16,9 @@ func inspectCommand(a *app) *cobra.Command {
   wherry ctl inspect --security web
   wherry ctl inspect -f '{{.State.ExitCode}}' migrate
   wherry ctl inspect -f '{{.State.Pid}} {{.NetworkSettings.IPAddress}}' web.2`,
-		Long: `Without -f the API's own types, a list. A template sees a Docker-shaped view:
+		Long: `Without -f the API's own types, a list, with the last ends of the containers:
+raw wait status, memory, pressure, the last kill for lack of memory with the
+tasks of that moment, and the last 200 lines of output. A template sees a Docker-shaped view:
 Id Name Created Image RestartCount LogPath State Config HostConfig Mounts
 NetworkSettings, and of ours Intent Reason Revision Replicas Active Definition
 Revisions Instances. An exit that nobody could see has the code 255.`,
@@ -34,19 +35,19 @@ Revisions Instances. An exit that nobody could see has the code 255.`,
 				}
 				return a.inspectSecurity(c.Context(), format, args)
 			}
-			details := make([]api.UnitDetail, 0, len(args))
+			details := make([]inspection, 0, len(args))
 			for _, name := range args {
 				d, err := a.client().Unit(c.Context(), name)
 				if err != nil {
 					return a.cannot("inspect", name, err)
 				}
-				details = append(details, d)
+				details = append(details, inspection{d, a.exits(c.Context(), name)})
 			}
 			if format.Table() || format.JSON {
 				return term.PrintJSON(a.out, details)
 			}
 			for n, d := range details {
-				if err := format.Print(a.out, newInspectView(d, args[n])); err != nil {
+				if err := format.Print(a.out, newInspectView(d.UnitDetail, args[n])); err != nil {
 					return err
 				}
 			}

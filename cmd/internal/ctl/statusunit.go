@@ -41,7 +41,7 @@ func (a *app) statusOf(ctx context.Context, patterns []string, format term.Forma
 			if n > 0 {
 				_ = a.print("\n")
 			}
-			if err := a.unitStatus(d, usage, operations); err != nil {
+			if err := a.unitStatus(ctx, d, usage, operations); err != nil {
 				return err
 			}
 		}
@@ -73,7 +73,7 @@ func (a *app) hintRefused(ctx context.Context, names []string, err error) {
 }
 
 // unitStatus is one unit in detail.
-func (a *app) unitStatus(d api.UnitDetail, usage map[string]api.UnitUsage, operations []api.Operation) error {
+func (a *app) unitStatus(ctx context.Context, d api.UnitDetail, usage map[string]api.UnitUsage, operations []api.Operation) error {
 	now := time.Now()
 	head := term.NewTable()
 	field := func(name, text string) {
@@ -118,7 +118,10 @@ func (a *app) unitStatus(d api.UnitDetail, usage map[string]api.UnitUsage, opera
 			a.containerLines(t, d, i, now)
 		}
 	}
-	return t.Print(a.out)
+	if err := t.Print(a.out); err != nil {
+		return err
+	}
+	return a.lastExits(a.exits(ctx, d.Name), now)
 }
 
 // containerLines shows the containers of an instance below it, in the order of

@@ -27,6 +27,7 @@ type Daemon struct {
 	units   map[string]*pretended
 	images  []api.Image
 	events  []api.Event
+	ends    []api.ExitRecord
 	made    int           // names made up
 	changed chan struct{} // closed and replaced at each change
 	calls   []string

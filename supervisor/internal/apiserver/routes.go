@@ -35,6 +35,7 @@ func (s *Server) handler() http.Handler {
 		{"GET /v1/units", read, s.getUnits},
 		{"GET /v1/units/{name}", read, s.getUnit},
 		{"GET /v1/units/{name}/security", read, s.getSecurity},
+		{"GET /v1/units/{name}/exits", read, s.getExits},
 		{"POST /v1/units:start", admin, s.act(s.Backend.Start)},
 		{"POST /v1/units:stop", admin, s.act(s.Backend.Stop)},
 		{"POST /v1/units:restart", admin, s.act(s.Backend.Restart)},

@@ -26,6 +26,7 @@ type Backend interface {
 	Daemon
 	Units
 	Assessor
+	Obituarist
 	Actor
 	Handler
 	Applier
