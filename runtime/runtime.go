@@ -36,9 +36,10 @@ type Runtime struct {
 
 	connecting sync.Mutex // one attempt to connect or launch at a time
 
-	mu     sync.Mutex
-	link   *link // nil while the keeper is away
-	closed bool
+	mu      sync.Mutex
+	link    *link // nil while the keeper is away
+	managed bool  // a service manager has run the last one
+	closed  bool
 }
 
 // Open connects to the keeper in RunDir and starts it if nobody answers.
@@ -117,6 +118,7 @@ func (r *Runtime) connect(ctx context.Context) (*link, error) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.managed = l.hello.Managed
 	if r.closed {
 		l.close()
 		return nil, fmt.Errorf("%w: runtime is closed", ErrKeeper)
@@ -132,12 +134,37 @@ func (r *Runtime) dialOrLaunch(ctx context.Context) (*link, error) {
 	} else if errors.Is(err, wire.ErrProtocol) || errors.Is(err, os.ErrPermission) {
 		return nil, err // somebody answers, but not as we expect: a second keeper would not help
 	}
+	if l := r.awaitManaged(ctx); l != nil {
+		return l, nil
+	}
 	lerr := r.launch(ctx)
 	l, err := dial(ctx, r.layout.Socket()) // also if the launch failed: another one may have been faster
 	if err != nil && lerr != nil {
 		return nil, lerr
 	}
 	return l, err
+}
+
+// managedPatience is how long a service manager may take to start its keeper again.
+const managedPatience = 10 * time.Second
+
+// awaitManaged waits for a keeper that a service manager should bring back. One of
+// our own would only be in its way. nil: it does not come, or there is no manager.
+func (r *Runtime) awaitManaged(ctx context.Context) *link {
+	r.mu.Lock()
+	managed := r.managed
+	r.mu.Unlock()
+	for end := time.Now().Add(managedPatience); managed && time.Now().Before(end) && ctx.Err() == nil && r.ctx.Err() == nil; {
+		if l, err := dial(ctx, r.layout.Socket()); err == nil {
+			return l
+		}
+		select {
+		case <-time.After(50 * time.Millisecond):
+		case <-ctx.Done():
+		case <-r.ctx.Done():
+		}
+	}
+	return nil
 }
 
 // watch brings the keeper back as soon as it is gone: containers' output waits

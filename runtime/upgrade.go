@@ -43,13 +43,16 @@ func (r *Runtime) Upgrade(ctx context.Context, binary string) error {
 
 // StopKeeper ends the keeper if no container runs, else ErrBusy. What it knows
 // about ended containers stays on disk for the next one. The Runtime is closed
-// with it.
+// with it. A keeper that a service manager runs is left to that.
 func (r *Runtime) StopKeeper(ctx context.Context) error {
 	l, err := dial(ctx, r.layout.Socket())
 	if err != nil {
 		return r.Close() // there is none
 	}
 	defer l.close()
+	if l.hello.Managed {
+		return r.Close() // it would only be started again: whoever runs the service stops it
+	}
 	if _, err := l.call(ctx, wire.Shutdown, nil); err != nil {
 		return err
 	}

@@ -65,6 +65,7 @@ func (s *storeHeir) notify(text string, rights []byte) {
 const (
 	envHeirlooms = "WHERRY_KEEPER_HEIRLOOMS" // the number of a file of lines "fd name", over an upgrade in place
 	envNotify    = "NOTIFY_SOCKET"
+	envManaged   = "INVOCATION_ID" // systemd gives one to every service; a keeper that a runtime has started gets none
 )
 
 // inheritHeirlooms takes over what this process was given at its start: by the binary

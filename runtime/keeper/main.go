@@ -140,11 +140,15 @@ func (d *daemon) run() error {
 		return err
 	}
 	d.announce()
+	if s := newStoreHeir(os.Getenv(envNotify), d.logger); s != nil {
+		s.notify("READY=1", nil)
+		unix.Close(s.socket)
+	}
 	d.ignoreSignals()
 	s := &server{
 		k: d.k, listener: d.socket,
 		instance: rand.Text(), build: build(),
-		refused: refused(),
+		managed: os.Getenv(envManaged) != "", refused: refused(),
 		upgrade: d.upgrade, shutdown: d.shutdown,
 	}
 	d.k.busy()

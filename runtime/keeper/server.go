@@ -21,6 +21,7 @@ type server struct {
 	listener *net.UnixListener
 	instance string
 	build    string
+	managed  bool   // a service manager runs us
 	refused  string // why the binary that should have replaced this one did not
 	upgrade  func(binary string) error
 	shutdown func() error
@@ -273,7 +274,7 @@ func (c *client) hello(m *wire.Message) (any, []*os.File, error) {
 		return nil, nil, err
 	}
 	c.conn.Speak(v)
-	return wire.HelloReply{Version: v, Pid: os.Getpid(), Instance: c.s.instance, Build: c.s.build, Refused: c.s.refused}, nil, nil
+	return wire.HelloReply{Version: v, Pid: os.Getpid(), Instance: c.s.instance, Build: c.s.build, Managed: c.s.managed, Refused: c.s.refused}, nil, nil
 }
 
 func (c *client) start(ctx context.Context, m *wire.Message) (any, []*os.File, error) {

@@ -26,6 +26,9 @@ type HelloReply struct {
 	Instance string `json:"instance"`
 	Build    string `json:"build,omitempty"`
 
+	// Managed says that a service manager runs the keeper, and starts it again.
+	Managed bool `json:"managed,omitempty"`
+
 	// Refused is why a binary that should have replaced this one has given way to it again.
 	Refused string `json:"refused,omitempty"`
 }
