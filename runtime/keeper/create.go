@@ -68,10 +68,12 @@ func libcontainerConfig(spec *specs.Spec, ownFilter bool) (*configs.Config, erro
 		linux.Seccomp = nil
 	}
 	conf, err := specconv.CreateLibcontainerConfig(&specconv.CreateOpts{CgroupName: "wherry", Spec: &s})
-	if err == nil {
-		closeTunnels(conf, spec)
+	if err != nil {
+		return nil, err
 	}
-	return conf, err
+	conf.AppArmorProfile = spec.Process.ApparmorProfile // specconv leaves it to the process; so it holds for what is exec'd too
+	closeTunnels(conf, spec)
+	return conf, nil
 }
 
 // libcontainerProcess is a process with everything that the container's

@@ -182,3 +182,15 @@ func TestForbidsInit(t *testing.T) {
 		}
 	}
 }
+
+// TestAppArmorIsSet: specconv does not hand the profile on.
+func TestAppArmorIsSet(t *testing.T) {
+	s := &specs.Spec{
+		Root: &specs.Root{Path: "/rootfs"}, Linux: &specs.Linux{Resources: &specs.LinuxResources{}, CgroupsPath: "/x"},
+		Process: &specs.Process{Args: []string{"/x"}, Cwd: "/", ApparmorProfile: defaultProfile},
+	}
+	conf, err := libcontainerConfig(s, true)
+	if err != nil || conf.AppArmorProfile != defaultProfile {
+		t.Errorf("%+v, %v", conf, err)
+	}
+}
