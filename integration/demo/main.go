@@ -2,6 +2,7 @@
 // memory that serves an image of it.
 //
 //	demo registry ADDRESS   serve the image ADDRESS/web:latest until killed
+//	demo registry ADDRESS BUSYBOX   and ADDRESS/busybox:latest, two layers made of that static program
 //	demo web                what the image runs: a page on port 8080
 //	demo true               nothing, well: something to exec, as the image holds no other program
 //	demo fill FILE MIB      write a file of that size to the disk
@@ -17,8 +18,10 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"runtime"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
@@ -36,12 +39,14 @@ func main() {
 	case len(os.Args) == 2 && os.Args[1] == "web":
 		err = web()
 	case len(os.Args) == 3 && os.Args[1] == "registry":
-		err = serveRegistry(os.Args[2])
+		err = serveRegistry(os.Args[2], "")
+	case len(os.Args) == 4 && os.Args[1] == "registry":
+		err = serveRegistry(os.Args[2], os.Args[3])
 	case len(os.Args) == 2 && os.Args[1] == "true":
 	case len(os.Args) == 4 && os.Args[1] == "fill":
 		err = fill(os.Args[2], os.Args[3])
 	default:
-		err = fmt.Errorf("usage: demo registry ADDRESS | demo web | demo true | demo fill FILE MIB")
+		err = fmt.Errorf("usage: demo registry ADDRESS [BUSYBOX] | demo web | demo true | demo fill FILE MIB")
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "error:", err)
@@ -76,7 +81,7 @@ func fill(file, mib string) error {
 	return errors.Join(f.Sync(), f.Close())
 }
 
-func serveRegistry(addr string) error {
+func serveRegistry(addr, busybox string) error {
 	l, err := net.Listen("tcp", addr)
 	if err != nil {
 		return err
@@ -84,11 +89,27 @@ func serveRegistry(addr string) error {
 	quiet := registry.Logger(log.New(io.Discard, "", 0))
 	served := make(chan error, 1)
 	go func() { served <- http.Serve(l, registry.New(quiet)) }()
+	if busybox != "" {
+		img, err := busyboxImage(busybox)
+		if err != nil {
+			return err
+		}
+		if err := push(l.Addr().String()+"/busybox:latest", img); err != nil {
+			return err
+		}
+	}
 	img, err := selfImage()
 	if err != nil {
 		return err
 	}
-	tag, err := name.NewTag(l.Addr().String()+"/web:latest", name.Insecure)
+	if err := push(l.Addr().String()+"/web:latest", img); err != nil {
+		return err
+	}
+	return <-served
+}
+
+func push(ref string, img v1.Image) error {
+	tag, err := name.NewTag(ref, name.Insecure)
 	if err != nil {
 		return err
 	}
@@ -96,7 +117,7 @@ func serveRegistry(addr string) error {
 		return err
 	}
 	fmt.Println(tag)
-	return <-served
+	return nil
 }
 
 // selfImage is an image of one layer with this very program in it.
@@ -105,24 +126,62 @@ func selfImage() (v1.Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	var b bytes.Buffer
-	w := tar.NewWriter(&b)
-	if err := w.WriteHeader(&tar.Header{Name: "web", Mode: 0o755, Size: int64(len(self)), Typeflag: tar.TypeReg}); err != nil {
-		return nil, err
-	}
-	if _, err := w.Write(self); err != nil {
-		return nil, err
-	}
-	if err := w.Close(); err != nil {
-		return nil, err
-	}
-	layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b.Bytes())), nil })
+	return image(v1.Config{Entrypoint: []string{"/web", "web"}, User: "65534:65534"}, []file{{name: "web", mode: 0o755, content: self}})
+}
+
+// busyboxImage has what a shell needs, and files of several owners in both of its layers.
+func busyboxImage(program string) (v1.Image, error) {
+	content, err := os.ReadFile(program)
 	if err != nil {
 		return nil, err
 	}
-	img, err := mutate.AppendLayers(empty.Image, layer)
+	applets, err := exec.Command(program, "--list").Output()
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%s --list: %w", program, err)
+	}
+	base := []file{
+		{name: "bin/", mode: 0o755}, {name: "etc/", mode: 0o755}, {name: "root/", mode: 0o700},
+		{name: "tmp/", mode: 0o1777}, {name: "home/", mode: 0o755}, {name: "home/app/", mode: 0o750, owner: 1000},
+		{name: "bin/busybox", mode: 0o755, content: content},
+		{name: "etc/passwd", mode: 0o644, content: []byte("root:x:0:0:root:/root:/bin/sh\napp:x:1000:1000::/home/app:/bin/sh\n")},
+		{name: "etc/group", mode: 0o644, content: []byte("root:x:0:\napp:x:1000:\n")},
+	}
+	for applet := range strings.FieldsSeq(string(applets)) {
+		if applet != "busybox" {
+			base = append(base, file{name: "bin/" + applet, mode: 0o777, link: "busybox"})
+		}
+	}
+	top := []file{
+		{name: "home/app/", mode: 0o750, owner: 1000},
+		{name: "home/app/own", mode: 0o600, owner: 1000, content: []byte("of app\n")},
+		{name: "etc/of-root", mode: 0o600, content: []byte("of root\n")},
+	}
+	return image(v1.Config{Cmd: []string{"sh"}, Env: []string{"PATH=/bin"}}, base, top)
+}
+
+type file struct {
+	name    string // ends with a slash: a folder
+	mode    int64
+	owner   int // also the group
+	link    string
+	content []byte
+}
+
+// image has the layers, and starts as config says.
+func image(config v1.Config, layers ...[]file) (v1.Image, error) {
+	img := v1.Image(empty.Image)
+	for _, files := range layers {
+		b, err := archive(files)
+		if err != nil {
+			return nil, err
+		}
+		layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b)), nil })
+		if err != nil {
+			return nil, err
+		}
+		if img, err = mutate.AppendLayers(img, layer); err != nil {
+			return nil, err
+		}
 	}
 	c, err := img.ConfigFile()
 	if err != nil {
@@ -130,6 +189,27 @@ func selfImage() (v1.Image, error) {
 	}
 	c = c.DeepCopy()
 	c.OS, c.Architecture = "linux", runtime.GOARCH
-	c.Config = v1.Config{Entrypoint: []string{"/web", "web"}, User: "65534:65534"}
+	c.Config = config
 	return mutate.ConfigFile(img, c)
+}
+
+func archive(files []file) ([]byte, error) {
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	for _, f := range files {
+		h := &tar.Header{Name: f.name, Mode: f.mode, Uid: f.owner, Gid: f.owner, Size: int64(len(f.content)), Linkname: f.link, Typeflag: tar.TypeReg}
+		switch {
+		case f.link != "":
+			h.Typeflag = tar.TypeSymlink
+		case strings.HasSuffix(f.name, "/"):
+			h.Typeflag = tar.TypeDir
+		}
+		if err := w.WriteHeader(h); err != nil {
+			return nil, err
+		}
+		if _, err := w.Write(f.content); err != nil {
+			return nil, err
+		}
+	}
+	return b.Bytes(), w.Close()
 }

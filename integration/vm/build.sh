@@ -18,7 +18,7 @@ size=${VM_SIZE:-3G}
 force=; [ "${1:-}" = -f ] && force=1
 
 pkgs=systemd,systemd-sysv,dbus,udev,kmod,iproute2,nftables,busybox-static,curl
-pkgs+=,procps,uidmap,e2fsprogs,util-linux${VM_PKGS:+,$VM_PKGS}
+pkgs+=,procps,uidmap,e2fsprogs,util-linux,apparmor${VM_PKGS:+,$VM_PKGS}
 
 need=()
 for c in mmdebstrap:mmdebstrap mkfs.ext4:e2fsprogs qemu-system-x86_64:qemu-system-x86 \
@@ -97,7 +97,7 @@ for u in getty@tty1.service serial-getty@ttyS0.service getty-static.service \
 	sys-kernel-debug.mount sys-kernel-tracing.mount dev-hugepages.mount \
 	systemd-pstore.service systemd-udev-load-credentials.service \
 	systemd-ask-password-console.path systemd-ask-password-wall.path \
-	proc-sys-fs-binfmt_misc.automount systemd-binfmt.service; do
+	proc-sys-fs-binfmt_misc.automount systemd-binfmt.service apparmor.service; do
 	ln -sf /dev/null "$root/etc/systemd/system/$u"
 done
 mkdir -p "$root/etc/systemd/system-generators"
