@@ -239,14 +239,7 @@ func (w *world) killCallerAt(c runtime.Config, byHand bool) {
 
 // left are all traces of c but its log.
 func (w *world) left(c runtime.Config) []string {
-	var left []string
-	for _, pattern := range []string{
-		w.run + "/containers/*" + c.ID() + "*", w.run + "/libcontainer/*" + c.ID() + "*", w.root + "/runs/" + c.Run,
-		"/sys/fs/cgroup/*" + w.group + "/" + c.Run, "/sys/fs/cgroup" + w.group + "/" + c.Run,
-	} {
-		found, _ := filepath.Glob(pattern)
-		left = append(left, found...)
-	}
+	left := w.traces(c)
 	mounts, _ := os.ReadFile("/proc/self/mountinfo")
 	if strings.Contains(string(mounts), c.Run) {
 		left = append(left, "a mount")
