@@ -20,11 +20,7 @@ import (
 // terminal, whose size may be set but which only the keeper reads, or the pipe that is its stdin. The file is
 // nil if there is neither. The caller closes it.
 func (s *Supervisor) Attach(ctx context.Context, r api.AttachRequest, by string) (api.Attached, *os.File, error) {
-	t, err := s.snap.Load().target(r.Target)
-	if err != nil {
-		return api.Attached{}, nil, err
-	}
-	at, err := t.running()
+	t, at, err := s.findRunning(ctx, r)
 	if err != nil {
 		return api.Attached{}, nil, err
 	}
@@ -43,6 +39,34 @@ func (s *Supervisor) Attach(ctx context.Context, r api.AttachRequest, by string)
 			Message: "attached"})
 	}
 	return a, file, nil
+}
+
+// findRunning finds the container. What has only just been started may not be seen to run yet.
+func (s *Supervisor) findRunning(ctx context.Context, r api.AttachRequest) (t target, at place, err error) {
+	find := func(snap *snapshot) (bool, error) {
+		if t, err = snap.target(r.Target); err != nil {
+			return false, err
+		}
+		at, err = t.running()
+		coming := r.Wait && errors.Is(err, ErrNotRunning) && !(t.entry.final && t.entry.live == 0)
+		if coming {
+			return false, nil
+		}
+		return err == nil, err
+	}
+	if werr := s.awaitSnapshot(ctx, find); werr != nil {
+		return t, at, werr
+	}
+	return t, at, nil
+}
+
+// startSize is the size that the terminal of a unit has at its start: of whoever is starting it right now.
+func (s *Supervisor) startSize(unit string) (rows, columns uint16) {
+	if v, ok := s.sizes.Load(unit); ok {
+		size := v.(api.Size)
+		return size.Rows, size.Columns
+	}
+	return 0, 0
 }
 
 func takesInput(e *entry, container string) bool {

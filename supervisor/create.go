@@ -43,6 +43,10 @@ func (s *Supervisor) RunUnit(ctx context.Context, r api.RunRequest, by string, p
 	if err != nil {
 		return "", &StartError{Unit: def.Name, Instance: plan.Instance(def.Name, 1), Step: stepPull, Err: err}
 	}
+	if r.Size != nil {
+		s.sizes.Store(def.Name, *r.Size)
+		defer s.sizes.Delete(def.Name)
+	}
 	reply, started := make(chan error, 1), make(chan error, 1)
 	m := create{def: def, digest: img.Digest, stale: img.Stale, request: r, by: by, reply: reply, started: started}
 	if err := s.send(ctx, m, reply); err != nil {

@@ -518,7 +518,9 @@ func environment(env map[string]string) []string {
 
 func (st *start) process(ctx context.Context) (err error) {
 	app := st.app()
+	rows, columns := st.s.startSize(st.rec.Unit.Name)
 	st.status, err = st.s.rt.Start(ctx, runtime.Config{
+		Rows: rows, Columns: columns,
 		Unit: st.rec.Unit.Name, Instance: st.rec.Instance, Run: st.rec.Run, Container: app.Name,
 		Spec: st.result.Spec, User: st.result.User, Rootfs: st.rootfs, Populate: st.populate, Init: app.Init, Join: st.shared, IDMap: st.idmap,
 		GroupAdd: app.GroupAdd, Devices: st.devices, Privileged: app.Privileged, SELinux: st.result.SELinux, OOM: app.OOM, Stdin: app.StdinOpen,

@@ -75,12 +75,12 @@ type Supervisor struct {
 	lastGC     atomic.Pointer[api.LastGC]
 	beginnings beginnings
 
-	sizes sync.Map // api.Size by the name of a unit that somebody is starting on a terminal
-	tidying    tidying
-	pressure   pressure
-	machine    spec.Machine
-	closing    sync.Once
-	closed     error
+	sizes    sync.Map // api.Size by the name of a unit that somebody is starting on a terminal
+	tidying  tidying
+	pressure pressure
+	machine  spec.Machine
+	closing  sync.Once
+	closed   error
 }
 
 // New opens the state and takes the lock on root and run folder. What New has

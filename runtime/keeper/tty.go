@@ -220,9 +220,11 @@ func (k *Keeper) attach(id string) (*os.File, error) {
 
 // terminalOf duplicates the master.
 func (k *Keeper) terminalOf(c *container) (*os.File, error) {
-	c.mu.Lock()
-	master := c.master
-	c.mu.Unlock()
+	master := c.heldMaster()
+	if master == nil { // it is on its way back to us
+		k.awaitTerminal(c, attachPatience)
+		master = c.heldMaster()
+	}
 	if master == nil {
 		return nil, fmt.Errorf("%w: its terminal was lost with an earlier keeper", runtime.ErrNoInput)
 	}
@@ -231,6 +233,12 @@ func (k *Keeper) terminalOf(c *container) (*os.File, error) {
 		return nil, err
 	}
 	return os.NewFile(uintptr(fd), "terminal"), nil
+}
+
+func (c *container) heldMaster() *os.File {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.master
 }
 
 // closeStdin ends the container's input, once and for all.
@@ -354,10 +362,12 @@ func (k *Keeper) holdTerminal(c *container, master *os.File) {
 	}
 }
 
-// How long a new keeper waits for what others hold for it: while the container runs, and once it has ended.
+// How long a new keeper waits for what others hold for it: while the container runs, once it has ended, and when
+// somebody wants it.
 const (
 	masterPatience = time.Minute
 	lastPatience   = 2 * time.Second
+	attachPatience = 5 * time.Second
 )
 
 // adoptIO takes back the container's terminal, or the writing end of its input.

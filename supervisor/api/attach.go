@@ -25,6 +25,7 @@ type AttachRequest struct {
 	Tail    int    `json:"tail,omitempty"`     // begin with the last n lines
 	Size    *Size  `json:"size,omitempty"`     // of the caller's terminal
 	Ask     bool   `json:"-"`                  // only to know what there is: no event
+	Wait    bool   `json:"-"`                  // until it runs, unless it has ended for good
 }
 
 // Attached says what a stream is connected to.

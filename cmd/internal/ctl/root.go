@@ -39,6 +39,7 @@ var verbs = []struct {
 	{groupAct, runCommand},
 	{groupAct, execCommand},
 	{groupAct, attachCommand},
+	{groupAct, cpCommand},
 
 	{groupImages, imageCommand},
 	{groupImages, imagesCommand},

@@ -269,7 +269,7 @@ func (s *Server) postRunStream(w http.ResponseWriter, req api.RunRequest, by str
 // runStream connects the caller with a unit that has started, until its end.
 func (s *Server) runStream(d *duplex, name, by string) (api.Exit, error) {
 	var to sink
-	at, file, err := s.Backend.Attach(d.gone, api.AttachRequest{Target: name, Ask: true}, by)
+	at, file, err := s.Backend.Attach(d.gone, api.AttachRequest{Target: name, Ask: true, Wait: true}, by)
 	switch {
 	case err == nil:
 		to = s.sinkOf(d, at, file, by)
