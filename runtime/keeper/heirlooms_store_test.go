@@ -1,0 +1,146 @@
+package keeper
+
+import (
+	"log/slog"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strconv"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// noteTaker is the socket of a service manager that takes notes.
+func noteTaker(t *testing.T, address string) int {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Close(fd) })
+	if address[0] == '@' {
+		address = "\x00" + address[1:]
+	}
+	if err := unix.Bind(fd, &unix.SockaddrUnix{Name: address}); err != nil {
+		t.Fatal(err)
+	}
+	return fd
+}
+
+// note is what has come to the manager, with the number of descriptors, which are closed.
+func note(t *testing.T, fd int) (string, int) {
+	t.Helper()
+	buf, oob := make([]byte, 4096), make([]byte, 256)
+	n, oobn, _, _, err := unix.Recvmsg(fd, buf, oob, unix.MSG_DONTWAIT)
+	if err != nil {
+		t.Fatal(err)
+	}
+	count := 0
+	msgs, _ := unix.ParseSocketControlMessage(oob[:oobn])
+	for _, m := range msgs {
+		fds, _ := unix.ParseUnixRights(&m)
+		for _, f := range fds {
+			unix.Close(f)
+			count++
+		}
+	}
+	return string(buf[:n]), count
+}
+
+func TestStore(t *testing.T) {
+	for _, address := range []string{filepath.Join(t.TempDir(), "notify"), "@wherry-keeper-test-" + strconv.Itoa(os.Getpid())} {
+		fd := noteTaker(t, address)
+		s := newStoreHeir(address, slog.New(slog.DiscardHandler))
+		if s == nil {
+			t.Fatalf("%s: no store", address)
+		}
+		h := newHeirlooms()
+		h.appoint(s)
+		_, w := testPipe(t)
+		if err := h.keep(heirPidfd, "web.1-7f3k.app", w); err != nil {
+			t.Fatal(err)
+		}
+		if text, n := note(t, fd); text != "FDSTORE=1\nFDPOLL=0\nFDNAME=pidfd/web.1-7f3k.app" || n != 1 {
+			t.Errorf("kept: %q with %d descriptors", text, n)
+		}
+		h.drop(heirPidfd, "web.1-7f3k.app")
+		if text, n := note(t, fd); text != "FDSTOREREMOVE=1\nFDNAME=pidfd/web.1-7f3k.app" || n != 0 {
+			t.Errorf("dropped: %q with %d descriptors", text, n)
+		}
+		if strings.ContainsAny(heirName(heirPidfd, "web.1-7f3k.app"), ":\n") {
+			t.Error("systemd does not take such a name")
+		}
+		unix.Close(s.socket)
+	}
+	for _, none := range []string{"", "relative", "vsock:2:3"} {
+		if newStoreHeir(none, slog.New(slog.DiscardHandler)) != nil {
+			t.Errorf("%q gives a store", none)
+		}
+	}
+}
+
+func TestStoredHeirlooms(t *testing.T) {
+	env := map[string]string{"LISTEN_PID": "42", "LISTEN_FDS": "3", "LISTEN_FDNAMES": "pidfd/a.app:wherry.socket:tty/a.app"}
+	getenv := func(k string) string { return env[k] }
+	want := map[string]int{"pidfd/a.app": 3, "tty/a.app": 5}
+	if got := storedHeirlooms(getenv, 42); !reflect.DeepEqual(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+	if got := storedHeirlooms(getenv, 43); got != nil {
+		t.Errorf("of another process: %v", got)
+	}
+	env["LISTEN_FDS"] = "4"
+	if got := storedHeirlooms(getenv, 42); got != nil {
+		t.Errorf("names do not fit: %v", got)
+	}
+}
+
+// TestListOverExec: what one image has written the next one reads.
+func TestListOverExec(t *testing.T) {
+	h := newHeirlooms()
+	r, w := testPipe(t)
+	if err := h.keep(heirTTY, "a.app", w); err != nil {
+		t.Fatal(err)
+	}
+	list, restore, err := h.writeList()
+	if err != nil {
+		t.Fatal(err)
+	}
+	flags := func(fd int) int {
+		n, _ := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
+		return n
+	}
+	if flags(int(list.Fd())) != 0 || flags(h.held["tty/a.app"]) != 0 {
+		t.Error("an exec would close them")
+	}
+	next := newHeirlooms()
+	dup, err := unix.Dup(int(list.Fd())) // the next image has the descriptor, this one too
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv(envHeirlooms, strconv.Itoa(dup))
+	fd := h.held["tty/a.app"]
+	next.inherit(slog.New(slog.DiscardHandler))
+	if os.Getenv(envHeirlooms) != "" {
+		t.Error("the one after it would read it again")
+	}
+	f := next.take(heirTTY, "a.app")
+	if f == nil || flags(fd) == 0 {
+		t.Fatalf("took %v, flags %d", f, flags(fd))
+	}
+	f.WriteString("x")
+	f.Close()
+	b := make([]byte, 1)
+	if _, err := r.Read(b); err != nil {
+		t.Error(err)
+	}
+	restore()
+	// A number that means something else is left alone.
+	t.Setenv(envHeirlooms, strconv.Itoa(int(r.Fd())))
+	newHeirlooms().inherit(slog.New(slog.DiscardHandler))
+	if _, err := r.Stat(); err != nil {
+		t.Errorf("it has closed what is not its: %v", err)
+	}
+}
