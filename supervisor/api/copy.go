@@ -4,14 +4,23 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"io/fs"
 	"net/http"
 	"net/url"
-
-	"github.com/wherry-run/wherry/runtime/copying"
+	"time"
 )
 
 // SkippedTrailer is the HTTP trailer of an archive: a JSON list of what is not in it, and why.
 const SkippedTrailer = "Wherry-Skipped"
+
+// FileInfo is what a path in a container leads to.
+type FileInfo struct {
+	Name    string      `json:"name"` // of the path's last part
+	Mode    fs.FileMode `json:"mode"`
+	Size    int64       `json:"size"`
+	ModTime time.Time   `json:"mtime"`
+	Link    string      `json:"link,omitempty"` // of a symbolic link
+}
 
 // CopyResult is what became of an archive that was sent.
 type CopyResult struct {
@@ -47,7 +56,7 @@ func fileQuery(target, path string, more map[string]bool) url.Values {
 
 // FileInfo tells what a path in a container leads to. GET /v1/files:info?target=TARGET&path=PATH&follow=1.
 // One that is not there is ErrNoFile.
-func (c *Client) FileInfo(ctx context.Context, target, path string, follow bool) (i copying.Info, err error) {
+func (c *Client) FileInfo(ctx context.Context, target, path string, follow bool) (i FileInfo, err error) {
 	return i, c.call(ctx, http.MethodGet, "/files:info", fileQuery(target, path, map[string]bool{"follow": follow}), nil, &i)
 }
 

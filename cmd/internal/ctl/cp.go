@@ -76,7 +76,7 @@ func slashed(p string) bool { return strings.HasSuffix(p, "/") || contents(p) }
 
 // destination says into which folder an archive goes and what its first entry is called there, as
 // cp and Docker do: info is of the destination, nil if it is not there.
-func destination(to string, info *copying.Info, source string, dir bool) (folder, as string, err error) {
+func destination(to string, info *api.FileInfo, source string, dir bool) (folder, as string, err error) {
 	base := path.Base(path.Clean("/" + filepath.ToSlash(source)))
 	switch {
 	case info != nil && info.Mode.IsDir():
@@ -149,12 +149,12 @@ func (a *app) copyOut(ctx context.Context, from copyPlace, to string, f cpFlags)
 var errStopped = errors.New("the other side has stopped")
 
 // localInfo is of a path here; nil if there is nothing.
-func localInfo(name string) *copying.Info {
+func localInfo(name string) *api.FileInfo {
 	st, err := os.Stat(name)
 	if err != nil {
 		return nil
 	}
-	return &copying.Info{Name: st.Name(), Mode: st.Mode(), Size: st.Size(), ModTime: st.ModTime()}
+	return &api.FileInfo{Name: st.Name(), Mode: st.Mode(), Size: st.Size(), ModTime: st.ModTime()}
 }
 
 // skipped warns of what was left out.
@@ -169,7 +169,7 @@ func (a *app) skipped(list []string, f cpFlags) {
 
 // copyIn copies into a container.
 func (a *app) copyIn(ctx context.Context, from string, to copyPlace, f cpFlags) error {
-	var there *copying.Info
+	var there *api.FileInfo
 	info, err := a.client().FileInfo(ctx, to.target, to.path, true)
 	switch {
 	case err == nil:

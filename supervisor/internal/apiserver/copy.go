@@ -48,7 +48,7 @@ func (s *Server) getFileInfo(w http.ResponseWriter, r *http.Request) error {
 	}
 	defer root.Dir.Close()
 	i, err := root.Stat(name, r.URL.Query().Get("follow") == "1")
-	return reply(w, i, fileError(err))
+	return reply(w, api.FileInfo(i), fileError(err))
 }
 
 // getFiles sends a file or a folder as an archive. Whether it is whole stands in the trailer.
