@@ -103,7 +103,7 @@ func TestRunLevel(t *testing.T) {
 	if len(seen) < 1980 {
 		t.Errorf("2000 runs have %d levels", len(seen))
 	}
-	if runLevel("a") != runLevel("a") {
+	if first, again := runLevel("a"), runLevel("a"); first != again {
 		t.Error("a run's level changes")
 	}
 }
