@@ -36,6 +36,11 @@
 // Containers go on: they hold their output pipes open for reading and writing
 // themselves, so they neither get SIGPIPE nor lose a byte until the pipe is
 // full, then wait. The next keeper finds the state files and pipes, opens
-// pidfds, compares start times, and carries on. See bundle's doc for where
-// everything lies.
+// pidfds, compares start times, and carries on. What no file leads back to, such
+// as a terminal's master, others hold duplicates of: see heirlooms.go. Processes that were
+// exec'd are found by their records (execs.go), and a binary that fails at taking over gives
+// way to the one before it (giveway.go). See bundle's doc for where everything lies.
+//
+// Built with the tag "faults" the keeper can be made to fail or die at every
+// point that faults.go names; no other build can.
 package keeper

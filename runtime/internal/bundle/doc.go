@@ -14,6 +14,7 @@
 //	RUN_DIR/keeper.log                 what the keeper has to say
 //	RUN_DIR/containers/ID.json         the keeper's state of one container
 //	RUN_DIR/containers/ID.exit         the exit record, written by the container's init
+//	RUN_DIR/containers/ID=KEY.exec     what is known of a process that was exec'd in it
 //	RUN_DIR/containers/ID.stdout       named pipe of its output
 //	RUN_DIR/containers/ID.stderr
 //	RUN_DIR/libcontainer/ID/           libcontainer's own state
