@@ -148,7 +148,7 @@ command: [sh, -c, "p=$(head -c 500 /dev/zero | tr '\\0' .); i=0; while :; do i=$
 	}
 	harness.Eventually(t, 30*time.Second, "the log goes on and says what is missing", func() bool {
 		out := h.Run("logs", "log")
-		_, after, ok := strings.Cut(out.Stdout+out.Stderr, "lost")
+		_, after, ok := strings.Cut(out.Stdout+out.Stderr, "dropped")
 		return ok && (strings.Contains(after, "n ") || strings.Contains(out.Stdout, "n "))
 	})
 }

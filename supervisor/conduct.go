@@ -146,12 +146,11 @@ func (l *loop) memberFailed(r *run, m *member, err error) {
 // memberEnded counts the end of a container. It comes from an event, a list or
 // a stop, whichever is first.
 func (l *loop) memberEnded(r *run, m *member, x runtime.Exit) {
-	switch m.phase {
-	case plan.ContainerStarting:
+	switch {
+	case m.phase == plan.ContainerStarting, m.phase == plan.ContainerWaiting && !r.ready:
 		m.early = &x // its start is not confirmed yet
 		return
-	case plan.ContainerUp:
-	default:
+	case m.phase != plan.ContainerUp:
 		return
 	}
 	if err := m.move(plan.ContainerExited); err != nil {

@@ -149,6 +149,9 @@ func (h hooked) beforeStop(ctx context.Context, own time.Duration, haste *haste)
 	go shorten(ctx, cancel, haste, own, until)
 	for _, hook := range h.con.PreStop {
 		limit := time.Until(until)
+		if limit <= 0 {
+			break // ctx ends at the same moment, which need not have come to it yet
+		}
 		if hook.Timeout > 0 {
 			limit = min(limit, time.Duration(hook.Timeout))
 		}

@@ -122,6 +122,22 @@ func TestWaitUpIsPatientWithOthers(t *testing.T) {
 	})
 }
 
+// TestEndBeforeTheStartIsKnown: the news of a short program's end may be faster than the answer to its start.
+func TestEndBeforeTheStartIsKnown(t *testing.T) {
+	world(t, func(t *testing.T, w *supervisortest.World, o Options) {
+		w.Runtime.Script = func(runtime.Config, int) supervisortest.Script {
+			return supervisortest.Script{EndsFirst: true, Exit: runtime.Exit{Code: 3}}
+		}
+		d := begin(t, o)
+		defer d.end()
+		d.apply(web + "restart: no\n")
+		time.Sleep(time.Minute)
+		if x := d.find("web").Instances[0].Exit; x == nil || x.Code != 3 {
+			t.Errorf("the end is %+v, the unit is %s", x, d.state("web"))
+		}
+	})
+}
+
 // TestScaleLeavesRunsAlone: a revision that asks the same of a run replaces
 // none, and its end counts for the new revision: a task is not done twice.
 func TestScaleLeavesRunsAlone(t *testing.T) {

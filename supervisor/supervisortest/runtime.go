@@ -21,6 +21,7 @@ type Script struct {
 	StartErr   error         // the start fails with it
 	StartTakes time.Duration // until the process runs, or the start fails
 	RunsFor    time.Duration // zero: until it is stopped
+	EndsFirst  bool          // it ends, and everybody hears of it, before the start is answered
 	Exit       runtime.Exit  // how it ends then
 	IgnoreStop bool          // it does not heed its stop signal
 	Stuck      bool          // not even SIGKILL ends it, as in D state
@@ -298,6 +299,14 @@ func (r *Runtime) Start(ctx context.Context, c runtime.Config) (runtime.Status, 
 			defer r.mu.Unlock()
 			r.end(b, s.Exit)
 		})
+	}
+	if s.EndsFirst {
+		st := b.status
+		r.end(b, s.Exit)
+		r.mu.Unlock()
+		time.Sleep(time.Millisecond)
+		r.mu.Lock()
+		return st, nil
 	}
 	return b.status, nil
 }
