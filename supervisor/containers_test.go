@@ -613,3 +613,44 @@ func TestContainersConverge(t *testing.T) {
 		})
 	}
 }
+
+// TestFollowersAreAskedToEnd: of what is kept of a run, only the end that was the cause
+// stands for itself; the others were asked to end.
+func TestFollowersAreAskedToEnd(t *testing.T) {
+	world(t, func(t *testing.T, w *supervisortest.World, o Options) {
+		w.Runtime.Script = scripts(map[string]func(int) supervisortest.Script{
+			"nginx": func(n int) supervisortest.Script {
+				if n == 1 {
+					return supervisortest.Script{RunsFor: 10 * time.Second}
+				}
+				return supervisortest.Script{}
+			},
+		})
+		d := begin(t, o)
+		defer d.end()
+		d.apply(shop)
+		time.Sleep(30 * time.Second)
+		d.want("shop", "running")
+		stopped := map[string]bool{}
+		for _, r := range d.exitsOf("shop") {
+			stopped[r.Container] = r.Stopped
+		}
+		if v, ok := stopped["nginx"]; v || !ok || !stopped["php"] || !stopped["metrics"] {
+			t.Errorf("asked to end: %v", stopped)
+		}
+	})
+}
+
+// TestNamesThatMissAContainer: the unit is there, so the error does not deny it.
+func TestNamesThatMissAContainer(t *testing.T) {
+	world(t, func(t *testing.T, w *supervisortest.World, o Options) {
+		d := begin(t, o)
+		defer d.end()
+		d.apply(web)
+		d.want("web", "running")
+		_, err := d.Exec(t.Context(), api.ExecRequest{Target: "web/none", Args: []string{"true"}}, "", nil, nil, nil)
+		if !errors.Is(err, ErrNoSuchUnit) || err.Error() != `unit web has no container "none", but app` {
+			t.Errorf("got %v", err)
+		}
+	})
+}

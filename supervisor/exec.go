@@ -50,6 +50,9 @@ func (s *Supervisor) exec(ctx context.Context, r api.ExecRequest, by string, p r
 	if errors.Is(err, runtime.ErrNotRunning) || errors.Is(err, runtime.ErrNotFound) {
 		err = fmt.Errorf("%w: %w", ErrNotRunning, err)
 	}
+	if errors.Is(err, runtime.ErrPaused) {
+		return api.Exit{}, fmt.Errorf("unit %s: container %s is paused: `wherry ctl resume %s` lets it go on", at.unit, at, at)
+	}
 	if err != nil {
 		return api.Exit{}, fmt.Errorf("unit %s: container %s: %w", at.unit, at, err)
 	}

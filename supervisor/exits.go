@@ -12,6 +12,7 @@ import (
 	"github.com/wherry-run/wherry/supervisor/api"
 	"github.com/wherry-run/wherry/supervisor/event"
 	"github.com/wherry-run/wherry/supervisor/internal/exits"
+	"github.com/wherry-run/wherry/supervisor/plan"
 )
 
 // outputPatience is how long the last output of a container is looked for.
@@ -55,7 +56,7 @@ func (l *loop) keepFailure(r *run, container, step, detail string) {
 }
 
 func (l *loop) exitRecord(r *run, at time.Time) *api.ExitRecord {
-	return &api.ExitRecord{Unit: r.Unit.Name, Instance: r.Instance, Run: r.Run, Revision: r.Revision.Number, At: at, Stopped: r.stopped}
+	return &api.ExitRecord{Unit: r.Unit.Name, Instance: r.Instance, Run: r.Run, Revision: r.Revision.Number, At: at, Stopped: r.stopped || r.phase == plan.Stopping}
 }
 
 // putExit writes a record, with the end of what stands in log. What `run --rm` has

@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
+	"strings"
 
 	"github.com/wherry-run/wherry/runtime"
 	"github.com/wherry-run/wherry/supervisor/api"
@@ -12,7 +14,7 @@ import (
 	"github.com/wherry-run/wherry/supervisor/plan"
 )
 
-// statePaused is the word for an instance or container whose processes stand still.
+// statePaused is the word for a unit, instance or container whose processes all stand still.
 const statePaused = "paused"
 
 // up are the containers meant that run.
@@ -65,11 +67,15 @@ func (s *Supervisor) Resume(ctx context.Context, r api.TargetsRequest, by string
 // healed as after a crash. A paused container is resumed.
 func (s *Supervisor) Kill(ctx context.Context, r api.KillRequest, by string) ([]string, error) {
 	signal := cmp.Or(r.Signal, "SIGKILL")
+	word := strings.ToUpper(signal)
+	if _, err := strconv.Atoi(word); err != nil && !strings.HasPrefix(word, "SIG") {
+		word = "SIG" + word
+	}
 	return s.each(ctx, r.TargetsRequest, func(at place) error {
 		if err := s.rt.Signal(ctx, at.id, signal); err != nil {
 			return err
 		}
-		s.noted(at, by, event.Signal, "got "+signal, false)
+		s.noted(at, by, event.Signal, "got "+word, false)
 		return nil
 	})
 }

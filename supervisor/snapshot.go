@@ -155,12 +155,14 @@ func (l *loop) entry(w *wanted, runs []*run, now time.Time) *entry {
 			Image: w.app().Image, Command: w.app().Command, Network: def.Network, Replicas: def.Replicas,
 			CreatedAt: w.rec.CreatedAt, Labels: def.Labels, Ports: portsOf(def, runs), Instances: []api.Instance{}}}
 	e.unit.State = plan.State(d, observed, memory, w.waits)
+	paused := 0
 	for _, name := range names {
 		i, v := l.instance(w, name, runs)
 		i.State = plan.InstanceState(d, name, observed, memory, w.waits)
 		running := i.State == plan.StateRunning
 		if r := newest(name, runs); running && r != nil && r.paused() {
 			i.State = statePaused
+			paused++
 		}
 		if r := newest(name, runs); r != nil && r.stuckWords() != "" {
 			i.State, i.Reason = stateStuck, r.stuckWords()
@@ -175,6 +177,9 @@ func (l *loop) entry(w *wanted, runs []*run, now time.Time) *entry {
 		if e.unit.Reason == "" && !running {
 			e.unit.Reason = i.Reason
 		}
+	}
+	if paused > 0 && paused == e.unit.Running && e.unit.State == plan.StateRunning {
+		e.unit.State = statePaused
 	}
 	for _, r := range runs {
 		if !r.phase.Ended() {

@@ -23,12 +23,18 @@ func (s *snapshot) target(word string) (target, error) {
 		return target{}, err
 	}
 	if strings.HasSuffix(word, "/") || container != "" && !t.entry.has(container) {
-		return target{}, fmt.Errorf("%w: unit %s has no container %q, but %s", ErrNoSuchUnit, t.entry.unit.Name, container,
-			strings.Join(t.entry.containers(), ", "))
+		return target{}, &noContainer{fmt.Sprintf("unit %s has no container %q, but %s", t.entry.unit.Name, container,
+			strings.Join(t.entry.containers(), ", "))}
 	}
 	t.container = container
 	return t, nil
 }
+
+// noContainer is ErrNoSuchUnit where the unit is there: what is missing is one of its containers.
+type noContainer struct{ text string }
+
+func (e *noContainer) Error() string { return e.text }
+func (e *noContainer) Unwrap() error { return ErrNoSuchUnit }
 
 // slot finds a unit, or an instance and its unit.
 func (s *snapshot) slot(name string) (target, error) {

@@ -122,7 +122,7 @@ func TestPauseKillResume(t *testing.T) {
 		if err != nil || !slices.Equal(names, []string{"web.1", "web.2"}) {
 			t.Fatalf("%v, %v", names, err)
 		}
-		if u := d.unit("web"); u.Instances[0].State != "paused" || u.State != "running" || u.Running != 2 || u.Instances[0].Containers[0].State != "paused" {
+		if u := d.unit("web"); u.Instances[0].State != "paused" || u.State != "paused" || u.Running != 2 || u.Instances[0].Containers[0].State != "paused" {
 			t.Errorf("%+v", u)
 		}
 		d.end()
@@ -134,7 +134,7 @@ func TestPauseKillResume(t *testing.T) {
 		if _, err := d.Resume(t.Context(), api.TargetsRequest{Targets: []string{"web.2"}}, "alice"); err != nil {
 			t.Fatal(err)
 		}
-		if u := d.unit("web"); u.Instances[0].State != "paused" || u.Instances[1].State != "running" {
+		if u := d.unit("web"); u.State != "running" || u.Instances[0].State != "paused" || u.Instances[1].State != "running" {
 			t.Errorf("%+v", u)
 		}
 		if _, err := d.Kill(t.Context(), api.KillRequest{TargetsRequest: api.TargetsRequest{Targets: []string{"web.1"}}, Signal: "HUP"}, "alice"); err != nil {

@@ -100,7 +100,7 @@ func (s *Supervisor) WaitState(ctx context.Context, names []string, state string
 }
 
 var states = []string{plan.StateRunning, plan.StateStopped, plan.StateCompleted, plan.StateFailed, plan.StateDegraded,
-	plan.StateStarting, plan.StatePulling, plan.StateWaiting, plan.StateBackoff, plan.StateStopping}
+	plan.StateStarting, plan.StatePulling, plan.StateWaiting, plan.StateBackoff, plan.StateStopping, statePaused}
 
 // atRest are the states that a unit leaves only when somebody asks for it.
 var atRest = []string{plan.StateStopped, plan.StateCompleted, plan.StateFailed}
@@ -108,7 +108,7 @@ var atRest = []string{plan.StateStopped, plan.StateCompleted, plan.StateFailed}
 func reached(e *entry, state string) (bool, error) {
 	is := e.unit.State
 	switch {
-	case is == state:
+	case is == state, is == statePaused && state == plan.StateRunning: // it runs; that it stands still is somebody's wish
 		return true, nil
 	case !slices.Contains(atRest, is):
 		return false, nil

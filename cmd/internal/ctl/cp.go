@@ -9,6 +9,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -40,7 +41,11 @@ given. Devices, pipes and sockets are left out, with a warning.`,
 			case from.target != "":
 				return a.cannot("copy from", from.target, a.copyOut(c.Context(), from, to.path, f))
 			case to.target != "":
-				return a.cannot("copy to", to.target, a.copyIn(c.Context(), from.path, to, f))
+				err := a.copyIn(c.Context(), from.path, to, f)
+				if err == nil && !f.quiet {
+					a.warnOfEnded(c.Context(), to.target)
+				}
+				return a.cannot("copy to", to.target, err)
 			}
 			return term.Usage("neither is in a container: write TARGET:PATH")
 		},
@@ -50,6 +55,15 @@ given. Devices, pipes and sockets are left out, with a warning.`,
 	c.Flags().BoolVarP(&f.quiet, "quiet", "q", false, "no warnings")
 	_ = c.Flags().MarkHidden("quiet")
 	return c
+}
+
+// warnOfEnded says what becomes of a copy into a container that has ended.
+func (a *app) warnOfEnded(ctx context.Context, target string) {
+	name, _ := api.SplitTarget(target)
+	d, err := a.client().Unit(ctx, name)
+	if err == nil && !slices.ContainsFunc(d.Instances, func(i api.Instance) bool { return i.Pid != 0 }) {
+		a.warn([]string{d.Name + " does not run, and its next start has a root file system of its own: what was copied stays with the run that has ended"})
+	}
 }
 
 type cpFlags struct{ archive, follow, quiet bool }

@@ -160,3 +160,16 @@ func TestWhyDown(t *testing.T) {
 		t.Errorf("with output: %s", got)
 	}
 }
+
+// TestPausedInDockersWords: what is paused is listed as running, as Docker has it.
+func TestPausedInDockersWords(t *testing.T) {
+	now := time.Now()
+	u := api.Unit{Name: "web", State: statePaused, Running: 1, Replicas: 1,
+		Instances: []api.Instance{{Name: "web.1", State: statePaused, Pid: 7, StartedAt: now.Add(-time.Minute)}}}
+	if s := dockerStatus(u, now); s != "Up 1 minute (Paused)" {
+		t.Errorf("status %q", s)
+	}
+	if s := newInspectState(u, &u.Instances[0]); s.Status != "paused" || !s.Paused || !s.Running || s.Pid != 7 {
+		t.Errorf("state %+v", s)
+	}
+}

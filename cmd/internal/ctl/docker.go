@@ -57,6 +57,9 @@ func cutCommand(args []string) string {
 	return string(s)
 }
 
+// statePaused is the state of what stands still as a whole.
+const statePaused = "paused"
+
 // dockerState is Docker's word for our state.
 func dockerState(state string) string {
 	switch state {
@@ -64,6 +67,8 @@ func dockerState(state string) string {
 		return "running"
 	case plan.StateBackoff:
 		return "restarting"
+	case statePaused:
+		return statePaused
 	case plan.StateStopping:
 		return "removing"
 	case plan.StateStopped, plan.StateCompleted, plan.StateFailed:
@@ -76,8 +81,11 @@ func dockerState(state string) string {
 func dockerStatus(u api.Unit, now time.Time) string {
 	i := leading(u)
 	switch state := dockerState(u.State); {
-	case state == "running" && i != nil:
+	case (state == "running" || state == statePaused) && i != nil:
 		s := "Up " + term.Ago(now.Sub(i.StartedAt))
+		if state == statePaused {
+			s += " (Paused)"
+		}
 		if u.Running != u.Replicas {
 			s += fmt.Sprintf(" (%d/%d)", u.Running, u.Replicas)
 		}
@@ -162,6 +170,7 @@ func (v inspectView) Id() string { return v.ID }
 type inspectState struct {
 	Status     string
 	Running    bool
+	Paused     bool
 	Restarting bool
 	Pid        int
 	ExitCode   int
@@ -248,7 +257,8 @@ func newInspectState(u api.Unit, i *api.Instance) inspectState {
 			s.ExitCode, s.OOMKilled = exitCode(*i.Exit), i.Exit.OOM
 		}
 	}
-	s.Running, s.Restarting = s.Status == "running", s.Status == "restarting"
+	s.Paused, s.Restarting = s.Status == statePaused, s.Status == "restarting"
+	s.Running = s.Paused || s.Status == "running" // as Docker has it
 	if s.Running {
 		s.ExitCode = 0
 	} else {

@@ -2,6 +2,7 @@ package ctl
 
 import (
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -83,6 +84,8 @@ func (a *app) printEvent(e api.Event, format term.Format) error {
 	}
 	text := e.Message
 	switch {
+	case e.Instance != "" && e.Container != "":
+		text = api.JoinTarget(e.Instance, e.Container) + ": " + strings.TrimPrefix(text, "container "+e.Container+": ")
 	case e.Instance != "":
 		text = e.Instance + ": " + text
 	case e.Unit != "":

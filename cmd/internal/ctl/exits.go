@@ -7,6 +7,7 @@ import (
 
 	"github.com/wherry-run/wherry/cmd/internal/term"
 	"github.com/wherry-run/wherry/supervisor/api"
+	"github.com/wherry-run/wherry/supervisor/plan"
 )
 
 // inspection is a unit with how its containers have ended.
@@ -27,12 +28,14 @@ func (a *app) exits(ctx context.Context, name string) []api.ExitRecord {
 // shownExits is how many ends `status` shows.
 const shownExits = 3
 
-// lastExits shows the latest ends that need a word: those that nobody asked for.
-func (a *app) lastExits(list []api.ExitRecord, now time.Time) error {
+// lastExits shows the latest ends that need a word: those that nobody asked for. Success
+// does where the unit should go on.
+func (a *app) lastExits(d api.UnitDetail, list []api.ExitRecord, now time.Time) error {
 	t := term.NewTable("ENDED", "CONTAINER", "RUN", "HOW", "MEMORY", "PRESSURE")
 	shown := 0
 	for _, r := range list {
-		if r.Stopped || r.Exit != nil && r.Exit.Code == 0 && r.Exit.Signal == "" && !r.Exit.Unknown {
+		success := r.Exit != nil && r.Exit.Code == 0 && r.Exit.Signal == "" && !r.Exit.Unknown
+		if r.Stopped || success && d.State == plan.StateCompleted {
 			continue
 		}
 		t.Row(a.out.Since(r.At, now), r.Container, r.Run, howText(r), peakText(r.Memory), pressureText(r))
@@ -52,11 +55,16 @@ func howText(r api.ExitRecord) string {
 	if r.Exit == nil {
 		return join(": ", "start failed", r.Step, r.Error)
 	}
-	text := exitText(*r.Exit)
-	if o := r.LastOOM; o != nil && o.Victim != nil {
-		text = join("; ", text, fmt.Sprintf("the kernel killed %s (pid %d, %s) of %d", o.Victim.Comm, o.Victim.Pid, term.Size(o.Victim.RSS), len(o.Tasks)))
+	o := r.LastOOM
+	if o == nil || o.Victim == nil {
+		return exitText(*r.Exit)
 	}
-	return text
+	x := *r.Exit
+	if x.OOM {
+		x.Cause = "" // what follows says it
+	}
+	return fmt.Sprintf("%s; the kernel killed %s (pid %d, %s) of %d %s", exitText(x), o.Victim.Comm, o.Victim.Pid,
+		term.Memory(o.Victim.RSS), len(o.Tasks), plural(len(o.Tasks), "process", "processes"))
 }
 
 func peakText(m *api.MemoryUse) string {
@@ -64,9 +72,9 @@ func peakText(m *api.MemoryUse) string {
 	case m == nil:
 		return ""
 	case m.Limit == 0:
-		return "peak " + term.Size(m.Peak)
+		return "peak " + term.Memory(m.Peak)
 	}
-	return "peak " + term.Size(m.Peak) + "/" + term.Size(m.Limit)
+	return "peak " + term.Memory(m.Peak) + "/" + term.Memory(m.Limit)
 }
 
 // pressureText says what there was too little of, if anything.

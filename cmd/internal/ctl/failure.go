@@ -52,7 +52,7 @@ func (a *app) cannot(what, object string, err error) error {
 			f.Hint = "`wherry ctl image gc --all` deletes images that nobody needs; `wherry ctl image list -v` shows what takes the space"
 		case e.Code == api.CodeUntrusted && f.Hint == "":
 			f.Hint = "the registry's policy in wherry.yaml decides"
-		case e.Code == api.CodeNotFound && f.Hint == "":
+		case e.Code == api.CodeNotFound && f.Hint == "" && strings.Contains(e.Message, api.ErrNoSuchUnit.Error()):
 			f.Hint = "`wherry ctl list` shows the units"
 		case e.Code == api.CodeNotRunning && f.Hint == "" && object != "":
 			f.Hint = "`wherry ctl status " + object + "` says why"

@@ -33,7 +33,7 @@ Command CreatedAt RunningFor Status State Ports Labels Networks.
 			now := time.Now()
 			rows := []psRow{}
 			for _, u := range units {
-				if r := newPsRow(u, now); all || r.State == "running" || r.State == "restarting" {
+				if r := newPsRow(u, now); all || r.State == "running" || r.State == statePaused || r.State == "restarting" {
 					rows = append(rows, r)
 				}
 			}

@@ -94,8 +94,8 @@ func (a *app) showStats(list []api.Usage, format term.Format, once bool) error {
 	t := term.NewTable("CONTAINER", "STATE", "CPU", "MEMORY", "PEAK", "PIDS", "READ/WRITTEN", "NET IN/OUT", "PSI")
 	for _, u := range list {
 		t.Cells(term.Cell{Text: u.Instance + "/" + u.Container}, term.Cell{Text: u.State, Style: stateStyle(u.State)},
-			term.Cell{Text: fmt.Sprintf("%.1f%%", u.CPUPercent)}, term.Cell{Text: used(u.MemoryCurrent, u.MemoryLimit, term.Size)},
-			term.Cell{Text: term.Size(u.MemoryPeak)}, term.Cell{Text: used(u.Pids, u.PidsLimit, func(n int64) string { return fmt.Sprint(n) })},
+			term.Cell{Text: fmt.Sprintf("%.1f%%", u.CPUPercent)}, term.Cell{Text: used(u.MemoryCurrent, u.MemoryLimit, term.Memory)},
+			term.Cell{Text: term.Memory(u.MemoryPeak)}, term.Cell{Text: used(u.Pids, u.PidsLimit, func(n int64) string { return fmt.Sprint(n) })},
 			term.Cell{Text: term.Size(int64(u.IOReadBytes)) + " / " + term.Size(int64(u.IOWriteBytes))},
 			term.Cell{Text: traffic(u)}, term.Cell{Text: pressure(u)})
 	}

@@ -121,7 +121,7 @@ func (a *app) unitStatus(ctx context.Context, d api.UnitDetail, usage map[string
 	if err := t.Print(a.out); err != nil {
 		return err
 	}
-	return a.lastExits(a.exits(ctx, d.Name), now)
+	return a.lastExits(d, a.exits(ctx, d.Name), now)
 }
 
 // containerLines shows the containers of an instance below it, in the order of
@@ -148,7 +148,7 @@ func memoryText(d api.UnitDetail, instance string) string {
 		return ""
 	}
 	if s.MemoryLimit == 0 {
-		return term.Size(s.MemoryWorking)
+		return term.Memory(s.MemoryWorking)
 	}
-	return term.Size(s.MemoryWorking) + "/" + term.Size(s.MemoryLimit)
+	return term.Memory(s.MemoryWorking) + "/" + term.Memory(s.MemoryLimit)
 }

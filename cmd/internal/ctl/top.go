@@ -41,7 +41,7 @@ func topCommand(a *app) *cobra.Command {
 					state += " " + p.Wait
 				}
 				t.Row(p.Instance, fmt.Sprint(p.Pid), fmt.Sprint(p.Inside), user, state,
-					time.Duration(p.CPU*float64(time.Second)).Round(10*time.Millisecond).String(), term.Size(p.RSS), p.Command)
+					time.Duration(p.CPU*float64(time.Second)).Round(10*time.Millisecond).String(), term.Memory(p.RSS), p.Command)
 			}
 			return t.Print(a.out)
 		},

@@ -104,7 +104,7 @@ const HelpTemplate = `{{.Short}}.
 {{.}}
 {{end}}
 Usage: {{if .HasAvailableSubCommands}}{{.CommandPath}} COMMAND{{else}}{{.UseLine}}{{end}}{{if .Aliases}}
-Also:  {{range .Aliases}}{{.}} {{end}}{{end}}
+Also:  {{range $n, $a := .Aliases}}{{if $n}}, {{end}}{{$a}}{{end}}{{end}}
 {{if .HasAvailableSubCommands}}{{$all := .Commands}}{{range $g := .Groups}}
 {{.Title}}{{range $all}}{{if eq .GroupID $g.ID}}
   {{rpad .Name .NamePadding}} {{.Short}}{{end}}{{end}}

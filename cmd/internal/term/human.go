@@ -22,6 +22,23 @@ func Size(n int64) string {
 	return fmt.Sprintf("%.0f %cB", v, units[i])
 }
 
+// Memory is an amount of memory for people, in the units that limits are written in.
+func Memory(n int64) string {
+	if n < 1024 {
+		return fmt.Sprintf("%d B", n)
+	}
+	v, units := float64(n), "KMGTP"
+	i := -1
+	for v >= 1023.5 && i < len(units)-1 {
+		v /= 1024
+		i++
+	}
+	if v < 9.95 && fmt.Sprintf("%.1f", v) != fmt.Sprintf("%.0f.0", v) {
+		return fmt.Sprintf("%.1f %ciB", v, units[i])
+	}
+	return fmt.Sprintf("%.0f %ciB", v, units[i])
+}
+
 // Ago is a length of time for people, in its largest unit: "3 seconds".
 func Ago(d time.Duration) string {
 	for _, u := range []struct {

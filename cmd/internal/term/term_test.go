@@ -236,6 +236,11 @@ func TestNumbersForPeople(t *testing.T) {
 			t.Errorf("Size(%d) = %s, want %s", n, got, want)
 		}
 	}
+	for n, want := range map[int64]string{0: "0 B", 1023: "1023 B", 1024: "1 KiB", 1536: "1.5 KiB", 64 << 20: "64 MiB", 34_300_000: "33 MiB", 1<<30 - 1: "1 GiB", 5 << 29: "2.5 GiB"} {
+		if got := Memory(n); got != want {
+			t.Errorf("Memory(%d) = %s, want %s", n, got, want)
+		}
+	}
 	for d, want := range map[time.Duration]string{0: "less than a second", time.Second: "1 second", 119 * time.Second: "1 minute", 50 * time.Hour: "2 days"} {
 		if got := Ago(d); got != want {
 			t.Errorf("Ago(%v) = %s, want %s", d, got, want)
