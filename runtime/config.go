@@ -49,6 +49,11 @@ type Config struct {
 	// [Runtime.MakeNamespaces] has made, instead of NetNS.
 	Join bool `json:"join,omitempty"`
 
+	// JoinContainer has the container join all namespaces but the mount namespace of
+	// another one that runs, by its id, instead of Join and NetNS. It sees that one's files at
+	// /target. IDMap is then that one's.
+	JoinContainer string `json:"join_container,omitempty"`
+
 	// IDMap is the user namespace's, the same for all containers of a run; nil:
 	// the container has the host's. The root file system's layers are mounted with
 	// the ids shifted, and so are those binds that say "idmap".

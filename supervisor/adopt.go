@@ -31,6 +31,7 @@ func (s *Supervisor) recover(ctx context.Context) (*loop, error) {
 	if err != nil {
 		return nil, fmt.Errorf("keeper: %w", err)
 	}
+	found = s.endDebugs(ctx, found)
 	records, err := readRecords(s.paths)
 	if err != nil {
 		return nil, err

@@ -98,7 +98,7 @@ func (s *Supervisor) attachError(a api.Attached, err error) error {
 func attachedID(a api.Attached) string { return a.Run + "." + a.Container }
 
 // Output yields what a container writes until its end, beginning with its last
-// tail lines. It comes from the log: however slowly it is read, the container does not wait.
+// tail lines, all of them if it is negative. It comes from the log: however slowly it is read, the container does not wait.
 func (s *Supervisor) Output(ctx context.Context, a api.Attached, tail int) iter.Seq2[api.LogLine, error] {
 	return func(yield func(api.LogLine, error) bool) {
 		path := s.paths.log(a.Unit, a.Instance, a.Container)
@@ -118,6 +118,9 @@ func (s *Supervisor) Output(ctx context.Context, a api.Attached, tail int) iter.
 			<-done
 		}()
 		var place runtime.LogPlace
+		if tail < 0 {
+			tail = 1 << 30
+		}
 		for l, err := range runtime.ReadLog(ctx, path, runtime.LogOptions{Run: a.Run, Tail: max(tail, 1)}) {
 			if err != nil {
 				yield(api.LogLine{}, err)

@@ -19,6 +19,9 @@ import (
 // joinShared has the container join exactly those namespaces that its run has,
 // and changes what a user namespace makes impossible or different.
 func (l *launch) joinShared() error {
+	if l.cfg.JoinContainer != "" {
+		return l.joinContainer()
+	}
 	if !l.cfg.Join {
 		if l.cfg.IDMap != nil {
 			return errors.New("an id map without namespaces of the run to join")

@@ -76,19 +76,20 @@ type launch struct {
 	cfg   *runtime.Config
 	netns *os.File
 
-	shared    map[string]*os.File // the run's namespaces, if it joins them
-	id        identity
-	ownFilter bool // our init loads the seccomp filter
-	filter    filterRef
-	job       *initJob
-	open      []*os.File // to close on every way out
-	errPipe   *os.File   // our end
-	errWriter *os.File   // the container's
-	stdio     [2]*os.File
-	stdin     *os.File // the pipe to read from; nil: none
-	console   *os.File // our end of the socket that the terminal comes over; nil: none
-	inside    *os.File // the container's end
-	pid       int
+	shared     map[string]*os.File // the run's namespaces, if it joins them
+	id         identity
+	ownFilter  bool // our init loads the seccomp filter
+	filter     filterRef
+	job        *initJob
+	open       []*os.File // to close on every way out
+	errPipe    *os.File   // our end
+	errWriter  *os.File   // the container's
+	stdio      [2]*os.File
+	targetRoot *os.File // the files of the container that is joined; nil: none
+	stdin      *os.File // the pipe to read from; nil: none
+	console    *os.File // our end of the socket that the terminal comes over; nil: none
+	inside     *os.File // the container's end
+	pid        int
 }
 
 // run goes through the steps. Undo is the caller's, from the state file.
@@ -233,6 +234,9 @@ func (l *launch) inPrivate() error {
 	dir := l.cfg.Spec.Root.Path
 	rootfs := rootfs{dir: dir, container: l.cfg.ID(), layers: l.k.layers, users: l.shared["user"], ids: l.cfg.IDMap}
 	if err := rootfs.mount(l.cfg.Rootfs); err != nil {
+		return stepError(runtime.StepRootfs, err)
+	}
+	if err := l.mountTarget(dir); err != nil {
 		return stepError(runtime.StepRootfs, err)
 	}
 	if err := l.reach(atMounted); err != nil {

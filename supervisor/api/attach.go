@@ -107,11 +107,15 @@ func (c *Client) Attach(ctx context.Context, r AttachRequest, in Input, out Outp
 // has started, input waits. RunResult's Exit is nil with ErrDetached.
 func (c *Client) RunStream(ctx context.Context, r RunRequest, in Input, o RunOutput) (RunResult, error) {
 	r.Attach = true
-	var result RunResult
 	s, err := c.duplex(ctx, "/run", r)
 	if err != nil {
-		return result, err
+		return RunResult{}, err
 	}
+	return s.runCreated(in, o)
+}
+
+// runCreated is run for what has to be started first.
+func (s *duplex) runCreated(in Input, o RunOutput) (result RunResult, err error) {
 	created := make(chan struct{})
 	err = s.run(in, Output{o.Stdout, o.Stderr}, created, func(m Control) bool {
 		switch {

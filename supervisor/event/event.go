@@ -20,6 +20,7 @@ const (
 	Cleanup      = "cleanup"       // what a run left could not be removed, or leftovers were found
 	Exec         = "exec"          // somebody ran a process in a container
 	Attach       = "attach"        // somebody attached to a container
+	Debug        = "debug"         // somebody ran tools beside a container
 	Copy         = "copy"          // somebody copied files from or to a container
 	Reload       = "reload"        // the configuration was read again
 	Daemon       = "daemon"        // the daemon started or ended
@@ -35,5 +36,5 @@ const (
 // Types lists every type, for documentation and completion.
 func Types() []string {
 	return []string{Apply, ApplyFailed, Intent, Pull, Start, StartFailed, Adopt, Exit, OOM, Backoff, GiveUp,
-		Stop, Severed, Remove, Cleanup, Exec, Attach, Copy, Reload, Daemon, Update, Pause, Hook, Signal, Keeper, ImageGC, DiskPressure}
+		Stop, Severed, Remove, Cleanup, Exec, Attach, Debug, Copy, Reload, Daemon, Update, Pause, Hook, Signal, Keeper, ImageGC, DiskPressure}
 }

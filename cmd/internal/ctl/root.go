@@ -40,6 +40,7 @@ var verbs = []struct {
 	{groupAct, execCommand},
 	{groupAct, attachCommand},
 	{groupAct, cpCommand},
+	{groupAct, debugCommand},
 
 	{groupImages, imageCommand},
 	{groupImages, imagesCommand},

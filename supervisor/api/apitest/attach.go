@@ -3,14 +3,17 @@ package apitest
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"iter"
 	"os"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/wherry-run/wherry/image"
 	"github.com/wherry-run/wherry/runtime"
 	"github.com/wherry-run/wherry/runtime/copying"
 	"github.com/wherry-run/wherry/supervisor/api"
@@ -93,6 +96,28 @@ func (d *Daemon) OpenRoot(_ context.Context, target, what, by string) (copying.R
 	return copying.Root{Dir: f}, err
 }
 
+// Debug attaches to the unit itself.
+func (d *Daemon) Debug(ctx context.Context, r api.DebugRequest, by string, _ func(image.Progress)) (api.Attached, error) {
+	d.mu.Lock()
+	err := d.called("Debug", r.Target+" "+r.Image, by)
+	d.mu.Unlock()
+	a, f, aerr := d.Attach(ctx, api.AttachRequest{Target: r.Target}, by)
+	if f != nil {
+		f.Close()
+	}
+	return a, errors.Join(err, aerr)
+}
+
+// DebugInput is there for nobody.
+func (d *Daemon) DebugInput(context.Context, api.Attached) (*os.File, error) { return nil, nil }
+
+// EndDebug is noted.
+func (d *Daemon) EndDebug(_ context.Context, a api.Attached) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.called("EndDebug", a.Unit, "")
+}
+
 // ExecConsole runs a script on a real terminal; "cat" reads from it until its end.
 func (d *Daemon) ExecConsole(ctx context.Context, r api.ExecRequest, by string, console *os.File) (api.Exit, error) {
 	if err := check(r.Args); err != nil {
@@ -103,6 +128,7 @@ func (d *Daemon) ExecConsole(ctx context.Context, r api.ExecRequest, by string, 
 		return api.Exit{}, err
 	}
 	defer slave.Close()
+	defer context.AfterFunc(ctx, func() { slave.SetDeadline(time.Unix(1, 0)) })()
 	if r.Size != nil {
 		_ = runtime.SetSize(master, r.Size.Rows, r.Size.Columns)
 	}
@@ -136,7 +162,7 @@ func openTerminal() (master, slave *os.File, err error) {
 		err = unix.IoctlSetPointerInt(int(master.Fd()), unix.TIOCSPTLCK, 0)
 	}
 	if err == nil {
-		slave, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0)
+		slave, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY|unix.O_NONBLOCK, 0)
 	}
 	if err != nil {
 		master.Close()

@@ -53,6 +53,7 @@ func (s *Server) handler() http.Handler {
 		{"GET /v1/files", admin, s.getFiles},
 		{"GET /v1/files:info", admin, s.getFileInfo},
 		{"GET /v1/attach", admin, s.getAttachment},
+		{"POST /v1/debug", admin, s.postDebug},
 		{"GET /v1/logs", read, s.getLogs},
 		{"GET /v1/events", read, s.getEvents},
 		{"POST /v1/wait", read, s.postWait},

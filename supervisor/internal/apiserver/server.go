@@ -34,6 +34,7 @@ type Backend interface {
 	Execer
 	Attacher
 	Copier
+	Debugger
 	Logger
 	Eventer
 	Waiter
