@@ -32,7 +32,8 @@ func cpCommand(a *app) *cobra.Command {
 destination is a folder the copy goes into it, otherwise it gets that name. What is copied into
 a container belongs to root there, what is copied out of it to who runs this, unless -a is
 given. Devices, pipes and sockets are left out, with a warning.`,
-		Args: cobra.ExactArgs(2),
+		Args:              cobra.ExactArgs(2),
+		ValidArgsFunction: a.completePlace,
 		RunE: func(c *cobra.Command, args []string) error {
 			from, to := parsePlace(args[0]), parsePlace(args[1])
 			switch {

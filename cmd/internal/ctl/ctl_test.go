@@ -173,3 +173,18 @@ func TestPausedInDockersWords(t *testing.T) {
 		t.Errorf("state %+v", s)
 	}
 }
+
+func TestCompletionOfTargets(t *testing.T) {
+	units := []api.Unit{
+		{Name: "web", Instances: []api.Instance{{Name: "web.1", Containers: []api.Container{{Name: "app"}}}, {Name: "web.2"}}},
+		{Name: "web-shop", Instances: []api.Instance{{Name: "web-shop.1", Containers: []api.Container{{Name: "log"}, {Name: "nginx"}}}}},
+	}
+	for text, want := range map[string]string{
+		"": "web web-shop", "web-": "web-shop", "web.": "web.1 web.2", "web.1/": "web.1/app", "web-shop/": "web-shop/log web-shop/nginx",
+		"web-shop.1/n": "web-shop.1/nginx", "db": "",
+	} {
+		if got := strings.Join(targets(units, text), " "); got != want {
+			t.Errorf("%q: %q, want %q", text, got, want)
+		}
+	}
+}

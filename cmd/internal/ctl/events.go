@@ -23,7 +23,7 @@ func eventsCommand(a *app) *cobra.Command {
   wherry ctl events --since 10m
   wherry ctl events --since 4711 --format json`,
 		Long:              "Each event has a number; --since goes on after one, or shows those of a time. As\nJSON, one event a line.",
-		ValidArgsFunction: a.completeUnits,
+		ValidArgsFunction: a.completeTargets,
 		RunE: func(c *cobra.Command, args []string) error {
 			format, err := f.parse()
 			if err != nil {
@@ -41,7 +41,8 @@ func eventsCommand(a *app) *cobra.Command {
 				if err != nil {
 					return a.cannot("read events", "", err)
 				}
-				if e.Time.Before(from) || len(wanted) > 0 && !wanted[e.Unit] && !wanted[e.Instance] {
+				if e.Time.Before(from) || len(wanted) > 0 && !wanted[e.Unit] && !wanted[e.Instance] &&
+					(e.Container == "" || !wanted[api.JoinTarget(e.Instance, e.Container)] && !wanted[api.JoinTarget(e.Unit, e.Container)]) {
 					continue
 				}
 				if err := a.printEvent(e, format); err != nil {

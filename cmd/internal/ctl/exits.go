@@ -3,6 +3,7 @@ package ctl
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/wherry-run/wherry/cmd/internal/term"
@@ -53,7 +54,7 @@ func (a *app) lastExits(d api.UnitDetail, list []api.ExitRecord, now time.Time) 
 // howText is an end, or a failed start, in a clause.
 func howText(r api.ExitRecord) string {
 	if r.Exit == nil {
-		return join(": ", "start failed", r.Step, r.Error)
+		return join(": ", "start failed", r.Step, strings.TrimPrefix(r.Error, r.Step+": "))
 	}
 	o := r.LastOOM
 	if o == nil || o.Victim == nil {

@@ -23,7 +23,7 @@ Id Name Created Image RestartCount LogPath State Config HostConfig Mounts
 NetworkSettings, and of ours Intent Reason Revision Replicas Active Definition
 Revisions Instances. An exit that nobody could see has the code 255.`,
 		Args:              cobra.MinimumNArgs(1),
-		ValidArgsFunction: a.completeUnits,
+		ValidArgsFunction: a.completeTargets,
 		RunE: func(c *cobra.Command, args []string) error {
 			format, err := term.ParseFormat(text)
 			if err != nil {

@@ -31,7 +31,7 @@ func logsCommand(a *app) *cobra.Command {
 several instances are merged by time and have their name in front. -f goes on
 until the units have ended for good, also over a restart of the daemon.`,
 		Args:              cobra.MinimumNArgs(1),
-		ValidArgsFunction: a.completeUnits,
+		ValidArgsFunction: a.completeTargets,
 		RunE: func(c *cobra.Command, args []string) error {
 			r.Target, r.More = args[0], args[1:]
 			none, err := setTail(&r, tail)

@@ -46,7 +46,7 @@ func (a *app) targetsCommand(verb, short, example string, do func(context.Contex
 		Short:             short,
 		Example:           example,
 		Args:              cobra.MinimumNArgs(1),
-		ValidArgsFunction: a.completeUnits,
+		ValidArgsFunction: a.completeTargets,
 		RunE: func(c *cobra.Command, args []string) error {
 			names, err := do(c.Context(), args)
 			if err != nil {

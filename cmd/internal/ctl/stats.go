@@ -27,7 +27,7 @@ func statsCommand(a *app) *cobra.Command {
   wherry ctl stats --format json`,
 		Long: `CPU is 100 % for one processor. PSI is how much of the last ten seconds processes waited for CPU,
 memory and io, where the host tells. With --format json each look gives one line for each container.`,
-		ValidArgsFunction: a.completeUnits,
+		ValidArgsFunction: a.completeTargets,
 		RunE: func(c *cobra.Command, args []string) error {
 			format, err := f.parse()
 			if err != nil {

@@ -98,6 +98,12 @@ func (a *app) unitStatus(ctx context.Context, d api.UnitDetail, usage map[string
 	}
 	field("command", strings.Join(d.Command, " "))
 	field("network", join(", ", d.Network, portList(d.Ports)))
+	for _, i := range d.Instances {
+		if strings.HasPrefix(i.UserNS, "none: ") { // what has one needs no word
+			field("userns", i.UserNS)
+			break
+		}
+	}
 	if u, ok := usage[d.Name]; ok {
 		field("disk", usageText(u))
 	}
