@@ -275,6 +275,22 @@ func TestReplaces(t *testing.T) {
 	}
 }
 
+// TestSpecialFilesStay: a copy to /dev/null, by name or within a folder, must not take the device away.
+func TestSpecialFilesStay(t *testing.T) {
+	dir := t.TempDir()
+	if err := unix.Mkfifo(dir+"/pipe", 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range []entry{{name: "pipe", typ: tar.TypeReg, text: "new"}, {name: "pipe", typ: tar.TypeDir}} {
+		if err := rootAt(t, dir).Write(t.Context(), pack(t, e), "/", ours); !errors.Is(err, errSpecial) {
+			t.Errorf("%c over a pipe: %v", e.typ, err)
+		}
+		if st, err := os.Lstat(dir + "/pipe"); err != nil || st.Mode().Type() != os.ModeNamedPipe {
+			t.Fatalf("the pipe is gone: %v, %v", st, err)
+		}
+	}
+}
+
 // TestShiftedOwners: inside, everything is root's, or the archive's.
 func TestShiftedOwners(t *testing.T) {
 	if os.Getuid() != 0 {

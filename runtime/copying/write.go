@@ -184,8 +184,18 @@ func (w *writer) mkdir(parent *os.File, base string, h *tar.Header) error {
 	return w.dress(f, h)
 }
 
-// remove makes room for a new entry. A folder that is not empty stays, as an error.
+var errSpecial = errors.New("a device, pipe or socket is there, and is not replaced")
+
+// remove makes room for a new entry. A folder that is not empty stays, as an error, and so
+// does what is no file: a copy to /dev/null must not make a file of it.
 func remove(parent *os.File, base string) error {
+	var st unix.Stat_t
+	if err := unix.Fstatat(int(parent.Fd()), base, &st, unix.AT_SYMLINK_NOFOLLOW); err == nil {
+		switch st.Mode & unix.S_IFMT {
+		case unix.S_IFCHR, unix.S_IFBLK, unix.S_IFIFO, unix.S_IFSOCK:
+			return errSpecial
+		}
+	}
 	err := unix.Unlinkat(int(parent.Fd()), base, 0)
 	if errors.Is(err, unix.EISDIR) {
 		err = unix.Unlinkat(int(parent.Fd()), base, unix.AT_REMOVEDIR)

@@ -94,6 +94,8 @@ func slashed(p string) bool { return strings.HasSuffix(p, "/") || contents(p) }
 func destination(to string, info *api.FileInfo, source string, dir bool) (folder, as string, err error) {
 	base := path.Base(path.Clean("/" + filepath.ToSlash(source)))
 	switch {
+	case info != nil && !info.Mode.IsDir() && !info.Mode.IsRegular():
+		return "", "", fmt.Errorf("%s is a device, pipe or socket, and is not replaced", to)
 	case info != nil && info.Mode.IsDir():
 		if dir && contents(source) || base == "/" {
 			return to, "", nil

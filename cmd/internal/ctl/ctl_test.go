@@ -188,3 +188,10 @@ func TestCompletionOfTargets(t *testing.T) {
 		}
 	}
 }
+
+func TestNoCopyOverADevice(t *testing.T) {
+	null := &api.FileInfo{Name: "null", Mode: fs.ModeDevice | fs.ModeCharDevice | 0o666}
+	if _, _, err := destination("/dev/null", null, "/etc/hosts", false); err == nil || !strings.Contains(err.Error(), "is not replaced") {
+		t.Errorf("got %v", err)
+	}
+}
