@@ -262,11 +262,11 @@ func (w *world) execTerminal(ctx context.Context, id string, p runtime.Process) 
 	if err != nil {
 		w.tb.Fatal(err)
 	}
-	defer console.Close()
 	p.Console = console.Socket
 	ended := make(chan runtime.Exit, 1)
 	go func() {
 		exit, err := w.rt.Exec(ctx, id, p)
+		console.Close()
 		if err != nil {
 			exit.Cause = err.Error()
 		}
