@@ -54,7 +54,8 @@ func (a *app) lastExits(d api.UnitDetail, list []api.ExitRecord, now time.Time) 
 // howText is an end, or a failed start, in a clause.
 func howText(r api.ExitRecord) string {
 	if r.Exit == nil {
-		return join(": ", "start failed", r.Step, strings.TrimPrefix(r.Error, r.Step+": "))
+		reason := strings.TrimPrefix(r.Error, "container "+r.Container+": ") // a column of its own says it
+		return join(": ", "start failed", r.Step, strings.TrimPrefix(reason, r.Step+": "))
 	}
 	o := r.LastOOM
 	if o == nil || o.Victim == nil {

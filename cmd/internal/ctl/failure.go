@@ -55,7 +55,8 @@ func (a *app) cannot(what, object string, err error) error {
 		case e.Code == api.CodeNotFound && f.Hint == "" && strings.Contains(e.Message, api.ErrNoSuchUnit.Error()):
 			f.Hint = "`wherry ctl list` shows the units"
 		case e.Code == api.CodeNotRunning && f.Hint == "" && object != "":
-			f.Hint = "`wherry ctl status " + object + "` says why"
+			unit, _ := api.SplitTarget(object)
+			f.Hint = "`wherry ctl status " + unit + "` says why"
 		}
 	}
 	text := strings.TrimPrefix(err.Error(), api.ErrInvalid.Error()+": ") // the code says so
