@@ -34,7 +34,15 @@ type LogOptions struct {
 	// Done, if set, ends a Follow: once it is closed, what is in the files is
 	// still yielded, then the iteration ends.
 	Done <-chan struct{}
+
+	// Whole has a Follow miss nothing from its first look on: files that rotation
+	// deletes are held, and take space, until they are read. What is missed all the
+	// same is ErrMissed. With Run there is no telling.
+	Whole bool
 }
+
+// ErrMissed says that output was rotated away before it could be read.
+var ErrMissed = logfile.ErrMissed
 
 // ReadLog yields the records of a container's log file and its rotated
 // segments, oldest first. Follow survives rotation. The yielded Text is valid

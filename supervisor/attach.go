@@ -118,19 +118,18 @@ func (s *Supervisor) Output(ctx context.Context, a api.Attached, tail int) iter.
 			<-done
 		}()
 		var place runtime.LogPlace
-		if tail < 0 {
-			tail = 1 << 30
-		}
-		for l, err := range runtime.ReadLog(ctx, path, runtime.LogOptions{Run: a.Run, Tail: max(tail, 1)}) {
-			if err != nil {
-				yield(api.LogLine{}, err)
-				return
+		if tail >= 0 {
+			for l, err := range runtime.ReadLog(ctx, path, runtime.LogOptions{Run: a.Run, Tail: max(tail, 1)}) {
+				if err != nil {
+					yield(api.LogLine{}, err)
+					return
+				}
+				if place = l.At; tail > 0 && !yield(line(l), nil) {
+					return
+				}
 			}
-			if place = l.At; tail > 0 && !yield(line(l), nil) {
-				return
-			}
 		}
-		for l, err := range runtime.ReadLog(ctx, path, runtime.LogOptions{Run: a.Run, Follow: true, After: place, Done: done}) {
+		for l, err := range runtime.ReadLog(ctx, path, runtime.LogOptions{Run: a.Run, Follow: true, After: place, Done: done, Whole: tail < 0}) {
 			if !yield(line(l), err) {
 				return
 			}

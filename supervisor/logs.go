@@ -113,7 +113,7 @@ func (l *logReading) alone() (place, bool) {
 func (l *logReading) options(at place, live bool) runtime.LogOptions {
 	o := runtime.LogOptions{Tail: l.r.Tail, Since: l.r.Since, Until: l.r.Until, After: l.after[at.log()]}
 	if live && l.r.Follow {
-		o.Follow, o.Done = true, l.endOf(at)
+		o.Follow, o.Done, o.Whole = true, l.endOf(at), l.r.Whole
 	}
 	return o
 }

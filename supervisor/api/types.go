@@ -221,6 +221,7 @@ type LogsRequest struct {
 	Target   string    `json:"target"`         // see SplitTarget
 	More     []string  `json:"more,omitempty"` // further targets, all merged by time
 	Follow   bool      `json:"follow,omitempty"`
+	Whole    bool      `json:"-"`              // of a follow, within the process: miss nothing, see runtime.LogOptions
 	Tail     int       `json:"tail,omitempty"` // so many lines of the end, of all targets together; 0: all
 	Since    time.Time `json:"since,omitzero"`
 	Until    time.Time `json:"until,omitzero"`

@@ -25,12 +25,13 @@ type watch struct {
 	path    string
 	file    *os.File // inotify; nil: polling
 	changed chan struct{}
+	look    func()      // called when a segment may have come; nil: nobody
 	created atomic.Bool // a segment has come
 	ended   chan struct{}
 }
 
-func newWatch(path string) *watch {
-	w := &watch{path: path, changed: make(chan struct{}, 1)}
+func newWatch(path string, look func()) *watch {
+	w := &watch{path: path, changed: make(chan struct{}, 1), look: look}
 	w.open()
 	return w
 }
@@ -75,6 +76,9 @@ func (w *watch) read(f *os.File, ended chan struct{}) {
 		}
 		hit, created, gone := w.sort(buf[:n])
 		if created {
+			if w.look != nil {
+				w.look()
+			}
 			w.created.Store(true)
 		}
 		if gone {

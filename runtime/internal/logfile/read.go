@@ -27,7 +27,15 @@ type ReadOptions struct {
 	// Done, if set, ends a Follow: once it is closed, what is in the files is
 	// still yielded, then the iteration ends.
 	Done <-chan struct{}
+
+	// Whole has a Follow miss nothing from its first look on, however slowly it is
+	// taken: files that rotation deletes are held, and take space, until they are read. What is
+	// missed all the same is ErrMissed.
+	Whole bool
 }
+
+// ErrMissed says that a log was rotated away before it could be read.
+var ErrMissed = errors.New("files were rotated away before they could be read")
 
 // Read yields the records of the log at path, oldest first. It holds no lock
 // and never touches the files, so that a writer neither waits for it nor knows
@@ -73,9 +81,14 @@ type reader struct {
 	end   Place  // without Follow: what was written later is not waited for
 	first []byte // how the segment began when it was last looked at
 	live  bool   // what was there at the start has been yielded
+
+	ahead *ahead // with Whole
 }
 
 func (r *reader) close() {
+	if r.ahead != nil {
+		r.ahead.close()
+	}
 	if r.file != nil {
 		r.file.Close()
 		r.file = nil
@@ -85,7 +98,12 @@ func (r *reader) close() {
 func (r *reader) run(ctx context.Context) error {
 	var w *watch
 	if r.o.Follow {
-		w = newWatch(r.path) // before the first look: what comes after it is seen
+		var look func()
+		if r.o.Whole {
+			r.ahead = &ahead{list: r.listed, fileOf: r.fileOf, held: map[uint64]holding{}}
+			look = r.ahead.look
+		}
+		w = newWatch(r.path, look) // before the first look: what comes after it is seen
 		defer w.close()
 	}
 	segs, err := r.list()
@@ -116,8 +134,17 @@ func (r *reader) run(ctx context.Context) error {
 	}
 }
 
-// list returns the segments of the wanted run.
+// list returns the segments of the wanted run, also those that are only held.
 func (r *reader) list() ([]segment, error) {
+	if r.ahead == nil {
+		return r.listed()
+	}
+	r.ahead.look()
+	segs, err := r.listed()
+	return r.ahead.with(segs), err
+}
+
+func (r *reader) listed() ([]segment, error) {
 	segs, err := list(r.path)
 	if r.o.Run != "" {
 		segs = slices.DeleteFunc(segs, func(s segment) bool { return s.run != r.o.Run })
@@ -232,6 +259,9 @@ func (r *reader) pass(ctx context.Context, segs []segment) error {
 			if r.file == nil {
 				r.off = 0 // it was meant for this one
 			}
+			if r.ahead != nil {
+				return ErrMissed
+			}
 			continue // rotated away since it was listed
 		} else if err != nil {
 			return err
@@ -245,7 +275,7 @@ func (r *reader) pass(ctx context.Context, segs []segment) error {
 
 // enter goes on to another segment.
 func (r *reader) enter(s segment) error {
-	f, err := os.Open(r.fileOf(s))
+	f, err := r.open(s)
 	if err != nil {
 		return err
 	}
@@ -260,10 +290,19 @@ func (r *reader) enter(s segment) error {
 	was := r.seg.seq
 	r.file.Close()
 	r.seg, r.file, r.off, r.first = s, f, 0, nil
-	if r.live {
+	if r.live || r.o.Whole {
 		return r.skipped(s, s.seq-was-1)
 	}
 	return nil
+}
+
+func (r *reader) open(s segment) (*os.File, error) {
+	if r.ahead != nil {
+		if f := r.ahead.take(s.seq); f != nil {
+			return f, nil
+		}
+	}
+	return os.Open(r.fileOf(s))
 }
 
 // skipped tells the caller of segments between what it has seen and s that are
@@ -271,6 +310,9 @@ func (r *reader) enter(s segment) error {
 func (r *reader) skipped(s segment, missing uint64) error {
 	if missing == 0 || r.o.Run != "" {
 		return nil
+	}
+	if r.o.Whole {
+		return ErrMissed
 	}
 	note := fmt.Sprintf("wherry: %s of this log were rotated away before they could be shown here", count(int64(missing), "file"))
 	if !r.yield(Record{Time: r.parse.last, Stream: Stderr, Run: s.run, Text: []byte(note), At: Place{Segment: s.seq}}, nil) {

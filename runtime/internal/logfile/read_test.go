@@ -284,6 +284,59 @@ func TestFollowTooSlow(t *testing.T) {
 	}
 }
 
+// One that is to miss nothing holds what is dropped meanwhile, and nothing at its end.
+func TestFollowWhole(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "app.log")
+	w := open(t, path, 100, 2)
+	write(t, w, Stdout, "first\n")
+	held := func(n int) (held int) {
+		fds, err := os.ReadDir("/proc/self/fd")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, fd := range fds {
+			to, _ := os.Readlink("/proc/self/fd/" + fd.Name())
+			if strings.HasPrefix(to, fmt.Sprintf("%s.%06d", path, n)) {
+				held++
+			}
+		}
+		return held
+	}
+	const more = 20
+	done := make(chan struct{})
+	got, last := 0, 0
+	for r, err := range Read(t.Context(), path, ReadOptions{Follow: true, Whole: true, Done: done}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got++; got > 1 {
+			if want := fmt.Sprintf("more %d", got-1); string(r.Text) != want {
+				t.Fatalf("%q, want %q", r.Text, want)
+			}
+			continue
+		}
+		for n := 1; n <= more; n++ {
+			write(t, w, Stdout, fmt.Sprintf("more %d\n", n))
+			segs, err := list(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for last = int(segs[len(segs)-1].seq); held(last) < 2; { // the writer's and ours
+				time.Sleep(time.Millisecond)
+			}
+		}
+		close(done)
+	}
+	if got != more+1 {
+		t.Errorf("%d records, want %d", got, more+1)
+	}
+	for n := 1; n < last; n++ {
+		if held(n) > 0 {
+			t.Errorf("segment %d is still held", n)
+		}
+	}
+}
+
 func TestFollowEmptiedAndRemoved(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "logs", "app.log")
 	w := open(t, path, 0, 0)

@@ -283,6 +283,6 @@ func (s *Server) runStream(d *duplex, name, by string) (api.Exit, error) {
 		return api.Exit{}, err
 	}
 	d.connect(to)
-	s.sendOutput(d, s.Backend.Logs(d.gone, api.LogsRequest{Target: name, Follow: true}))
+	s.sendOutput(d, s.Backend.Logs(d.gone, api.LogsRequest{Target: name, Follow: true, Whole: true}))
 	return s.Backend.WaitExit(s.ctx, name)
 }

@@ -75,7 +75,7 @@ func (s *Server) removeAfter(req api.RunRequest, name, by string, err error) err
 
 // attach sends the unit's output until it has ended for good and returns how.
 func (s *Server) attach(ctx context.Context, name string, out *streamWriter) (api.Exit, error) {
-	for line, err := range s.Backend.Logs(ctx, api.LogsRequest{Target: name, Follow: true}) {
+	for line, err := range s.Backend.Logs(ctx, api.LogsRequest{Target: name, Follow: true, Whole: true}) {
 		if err != nil {
 			if ctx.Err() != nil {
 				break // the caller has gone; the unit goes on
