@@ -66,7 +66,7 @@ func TestBench(t *testing.T) {
 		inTurn(peers, 2, func(p *peer) { p.rate(t, image, net, 40) })
 	}
 	for _, p := range peers {
-		p.run(t, "rm", "-f", "whbench-exec")
+		p.remove(t, "whbench-exec")
 	}
 	inTurn(peers, 3, func(p *peer) {
 		p.take(t, "pull nginx, s", 1, "pull", "-q", ref("nginx"))
@@ -137,6 +137,16 @@ func (p *peer) take(t *testing.T, figure string, scale float64, args ...string) 
 	p.figure[figure] = append(p.figure[figure], p.run(t, args...).Seconds()*scale)
 }
 
+// remove removes running containers at once; podman would wait for sleep to heed its stop signal.
+func (p *peer) remove(t *testing.T, names ...string) {
+	t.Helper()
+	args := []string{"rm", "-f"}
+	if strings.HasPrefix(p.name, "podman") {
+		args = append(args, "-t", "0")
+	}
+	p.run(t, append(args, names...)...)
+}
+
 // first is the time from the call to the first instruction of a container that is
 // started in the background: it makes a file.
 func (p *peer) first(t *testing.T, image string) {
@@ -159,7 +169,7 @@ func (p *peer) first(t *testing.T, image string) {
 		t.Fatalf("%s run -d: %v", p.name, err)
 	}
 	p.figure["first instruction, ms"] = append(p.figure["first instruction, ms"], took.Seconds()*1e3)
-	p.run(t, "rm", "-f", "whbench-first")
+	p.remove(t, "whbench-first")
 }
 
 // rate is how many containers a second are started by four callers.
@@ -187,7 +197,7 @@ func (p *peer) rate(t *testing.T, image, net string, n int) {
 	callers.Wait()
 	figure := "starts per second, " + net
 	p.figure[figure] = append(p.figure[figure], float64(n)/time.Since(began).Seconds())
-	p.run(t, append([]string{"rm", "-f"}, names...)...)
+	p.remove(t, names...)
 }
 
 // memory is the proportional set size of all overhead processes, with n idle
@@ -205,7 +215,7 @@ func (p *peer) memory(t *testing.T, image string, n int) {
 	time.Sleep(3 * time.Second)
 	p.figure["base, MiB"] = []float64{before}
 	p.figure["per idle container, MiB"] = []float64{(p.pss() - before) / float64(n)}
-	p.run(t, append([]string{"rm", "-f"}, names...)...)
+	p.remove(t, names...)
 }
 
 func (p *peer) pss() (mib float64) {
