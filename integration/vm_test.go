@@ -35,6 +35,7 @@ func TestVM(t *testing.T) {
 	}
 	for _, story := range stories {
 		t.Run(filepath.Base(story), func(t *testing.T) {
+			t.Parallel() // each has a machine of its own
 			out, err := exec.Command("vm/run.sh", "-t", "600", "-b", boots(t, story), story,
 				filepath.Join(bin, "wherry"), filepath.Join(bin, "wherry-keeper"), demo, groups, quotas, containers, "../cgroup/testdata").CombinedOutput()
 			t.Logf("%s", out)
