@@ -4,6 +4,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -91,18 +92,25 @@ func TestUpdateByHand(t *testing.T) {
 
 func TestUpdateThatFailsIsTriedAgain(t *testing.T) {
 	world(t, func(t *testing.T, w *supervisortest.World, o Options) {
+		busy := errors.New("limit memory: more is in use")
+		var inUse atomic.Bool
+		w.Runtime.Refuse = func(cgroup.Limits) error {
+			if inUse.Load() {
+				return busy
+			}
+			return nil
+		}
 		d := begin(t, o)
 		defer d.end()
 		d.apply(limitedWeb)
 		d.want("web", "running")
-		busy := errors.New("limit memory: more is in use")
-		w.Runtime.Refuse = func(cgroup.Limits) error { return busy }
+		inUse.Store(true)
 		_, err := d.Update(t.Context(), api.UpdateRequest{Units: []string{"web"}, Change: memory(32 << 20)}, "alice")
 		if err == nil || !strings.Contains(err.Error(), "more is in use") || !strings.Contains(err.Error(), "web.1") {
 			t.Errorf("got %v", err)
 		}
 		d.want("web", "running")
-		w.Runtime.Refuse = nil
+		inUse.Store(false)
 		time.Sleep(5 * time.Second)
 		u := d.unit("web")
 		for _, i := range u.Instances {

@@ -34,7 +34,7 @@ type Script struct {
 // Runtime is a keeper without processes. It is safe for concurrent use. Where a name is
 // asked for, it is that of an instance, or INSTANCE/CONTAINER for one of several.
 type Runtime struct {
-	// Refuse, if set, makes updates fail.
+	// Refuse, if set, makes updates fail. It is set before anything runs.
 	Refuse func(l cgroup.Limits) error
 
 	// Script says how the n-th start (from 1) of a container behaves. Nil:
