@@ -45,6 +45,7 @@ type logReading struct {
 	targets []target
 	places  []place // of all targets, each once
 	ends    map[*entry]<-chan struct{}
+	began   time.Time // before targets were looked up: what instances that are not among them write later belongs to the answer
 
 	ctx   context.Context // of this one answer, which Logs gives in one call
 	stop  context.CancelFunc
@@ -55,7 +56,7 @@ func (s *Supervisor) newLogReading(r api.LogsRequest) (*logReading, error) {
 	if r.Previous && r.Follow {
 		return nil, invalid("logs: what a previous run wrote cannot be followed, for it has ended")
 	}
-	l := &logReading{s: s, r: r, after: map[string]runtime.LogPlace{}, ends: map[*entry]<-chan struct{}{}}
+	l := &logReading{s: s, r: r, after: map[string]runtime.LogPlace{}, ends: map[*entry]<-chan struct{}{}, began: time.Now()}
 	for _, text := range r.After {
 		c, err := api.ParseCursor(text)
 		if err != nil {
@@ -176,12 +177,11 @@ func (l *logReading) live(stored []*source) {
 // later are the logs of instances that the units get from now on, until these have
 // ended or ctx has.
 func (l *logReading) later() <-chan *source {
-	began := time.Now()
 	ch := make(chan *source)
 	var all sync.WaitGroup
 	for _, t := range l.targets {
 		if t.instance == "" {
-			all.Go(func() { l.laterOf(t, began, ch) })
+			all.Go(func() { l.laterOf(t, ch) })
 		}
 	}
 	go func() {
@@ -191,7 +191,7 @@ func (l *logReading) later() <-chan *source {
 	return ch
 }
 
-func (l *logReading) laterOf(t target, began time.Time, ch chan<- *source) {
+func (l *logReading) laterOf(t target, ch chan<- *source) {
 	known := map[string]bool{}
 	for _, i := range t.entry.instances {
 		known[i.name] = true
@@ -210,7 +210,7 @@ func (l *logReading) laterOf(t target, began time.Time, ch chan<- *source) {
 			known[i.name] = true
 			for _, at := range t.logsOf(i.name) {
 				select {
-				case ch <- l.source(at, l.fresh(at, t, began)):
+				case ch <- l.source(at, l.fresh(at, t)):
 				case <-l.ctx.Done():
 				}
 			}
@@ -221,10 +221,10 @@ func (l *logReading) laterOf(t target, began time.Time, ch chan<- *source) {
 
 // fresh are the options of a log that joins: its file may hold what an earlier
 // revision wrote.
-func (l *logReading) fresh(at place, t target, began time.Time) runtime.LogOptions {
+func (l *logReading) fresh(at place, t target) runtime.LogOptions {
 	o := runtime.LogOptions{Since: l.r.Since, Until: l.r.Until, Follow: true, Done: l.ends[t.entry]}
-	if began.After(o.Since) {
-		o.Since = began
+	if l.began.After(o.Since) {
+		o.Since = l.began
 	}
 	return o
 }
