@@ -37,7 +37,8 @@ func TestVM(t *testing.T) {
 		t.Run(filepath.Base(story), func(t *testing.T) {
 			t.Parallel() // each has a machine of its own
 			out, err := exec.Command("vm/run.sh", "-t", "600", "-b", boots(t, story), story,
-				filepath.Join(bin, "wherry"), filepath.Join(bin, "wherry-keeper"), demo, groups, quotas, containers, "../cgroup/testdata").CombinedOutput()
+				filepath.Join(bin, "wherry"), filepath.Join(bin, "wherry-keeper"), demo, groups, quotas, containers, "../cgroup/testdata",
+				"vm/lib.sh", "../scripts").CombinedOutput()
 			t.Logf("%s", out)
 			if exit, ok := err.(*exec.ExitError); ok && exit.ExitCode() == 125 {
 				t.Fatal("the virtual machine did not run: is it built (integration/vm/build.sh)?")

@@ -20,6 +20,8 @@ type Options struct {
 	RunDir       string       // the keeper's socket, pipes and state (tmpfs); required
 	Keeper       string       // path of wherry-keeper; empty: beside our own binary, then /usr/lib/wherry
 	CgroupParent string       // the group all containers stand under; empty: "wherry"
+	CgroupDriver string       // "cgroupfs" or "systemd"; empty: cgroupfs
+	Managed      bool         // a service manager runs the keeper: it is awaited, never started
 	Logger       *slog.Logger // nil: discards
 }
 
@@ -137,6 +139,9 @@ func (r *Runtime) dialOrLaunch(ctx context.Context) (*link, error) {
 	if l := r.awaitManaged(ctx); l != nil {
 		return l, nil
 	}
+	if r.options.Managed {
+		return nil, errors.New("the service manager has not started it")
+	}
 	lerr := r.launch(ctx)
 	l, err := dial(ctx, r.layout.Socket()) // also if the launch failed: another one may have been faster
 	if err != nil && lerr != nil {
@@ -152,7 +157,7 @@ const managedPatience = 10 * time.Second
 // our own would only be in its way. nil: it does not come, or there is no manager.
 func (r *Runtime) awaitManaged(ctx context.Context) *link {
 	r.mu.Lock()
-	managed := r.managed
+	managed := r.managed || r.options.Managed
 	r.mu.Unlock()
 	for end := time.Now().Add(managedPatience); managed && time.Now().Before(end) && ctx.Err() == nil && r.ctx.Err() == nil; {
 		if l, err := dial(ctx, r.layout.Socket()); err == nil {

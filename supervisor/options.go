@@ -28,6 +28,7 @@ type Options struct {
 	SocketGroup  string              // group that may read the API; empty: "wherry" if it exists
 	Keeper       string              // path of wherry-keeper; empty: beside our own binary, then /usr/lib/wherry
 	CgroupParent string              // empty: "wherry"
+	CgroupDriver string              // "cgroupfs": groups of our own; "systemd": a scope of systemd's around each run; empty: cgroupfs
 	Bridge       string              // empty: "wherry0"
 	Subnet       netip.Prefix        // zero: chosen
 	Registries   map[string]Registry // by host; "*" is for all others
@@ -41,6 +42,12 @@ type Options struct {
 	Logger       *slog.Logger        // nil: discards
 	StopAtExit   bool                // stop all containers when Run ends; otherwise they run on
 	GC           GC                  // when images that nobody needs are deleted
+
+	// KeeperManaged: a service manager runs the keeper. It is waited for and never started.
+	KeeperManaged bool
+
+	// ShutdownBudget is how long Shutdown takes if it is not told; 0: one minute.
+	ShutdownBudget time.Duration
 
 	// Keychain is asked for the credentials of registries that neither the unit
 	// nor Registries nor DockerConfig has any for; nil: none.

@@ -35,6 +35,8 @@ var settings = []setting{
 	{"socket_group", func(o *Options) any { return o.SocketGroup }, nil},
 	{"keeper", func(o *Options) any { return o.Keeper }, nil},
 	{"cgroup_parent", func(o *Options) any { return o.CgroupParent }, nil},
+	{"cgroup_driver", func(o *Options) any { return o.CgroupDriver }, nil},
+	{"shutdown.budget", func(o *Options) any { return o.ShutdownBudget }, func(to, from *Options) { to.ShutdownBudget = from.ShutdownBudget }},
 	{"network.bridge", func(o *Options) any { return o.Bridge }, nil},
 	{"network.subnet", func(o *Options) any { return o.Subnet }, nil},
 }

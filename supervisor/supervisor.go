@@ -214,7 +214,7 @@ func (s *Supervisor) connect(ctx context.Context) error {
 	}
 	if s.rt = o.hooks.containers; s.rt == nil {
 		r, err := runtime.Open(ctx, runtime.Options{Root: s.paths.root, RunDir: s.paths.runDir, Keeper: o.Keeper,
-			CgroupParent: o.CgroupParent, Logger: o.Logger})
+			CgroupParent: o.CgroupParent, CgroupDriver: o.CgroupDriver, Managed: o.KeeperManaged, Logger: o.Logger})
 		if err != nil {
 			return fmt.Errorf("keeper: %w", err)
 		}

@@ -32,7 +32,7 @@ func newRoot() *cobra.Command {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	root.AddCommand(daemon.Command(versionText()), ctl.Command(), versionCommand())
+	root.AddCommand(daemon.Command(versionText()), daemon.KeeperCommand(), ctl.Command(), versionCommand())
 	root.SetHelpTemplate(term.HelpTemplate)
 	return root
 }

@@ -18,7 +18,7 @@ size=${VM_SIZE:-3G}
 force=; [ "${1:-}" = -f ] && force=1
 
 pkgs=systemd,systemd-sysv,dbus,udev,kmod,iproute2,nftables,busybox-static,curl
-pkgs+=,procps,uidmap,e2fsprogs,util-linux,apparmor${VM_PKGS:+,$VM_PKGS}
+pkgs+=,procps,uidmap,e2fsprogs,xfsprogs,btrfs-progs,util-linux,apparmor${VM_PKGS:+,$VM_PKGS}
 
 need=()
 for c in mmdebstrap:mmdebstrap mkfs.ext4:e2fsprogs qemu-system-x86_64:qemu-system-x86 \

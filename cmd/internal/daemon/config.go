@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"os"
@@ -25,6 +26,8 @@ type Config struct {
 	Keeper       string
 	AutoApply    bool
 	CgroupParent string
+	CgroupDriver string        // empty: cgroupfs
+	Shutdown     time.Duration // budget of a shutdown of the host
 	Bridge       string
 	Subnet       netip.Prefix
 	Registries   map[string]supervisor.Registry
@@ -61,9 +64,11 @@ var keys = []key[Config]{
 	into("gc", gcKeys, func(c *Config) *Config { return c }),
 	into("logging", loggingKeys, func(c *Config) *Config { return c }),
 	into("defaults", defaultsKeys, func(c *Config) *supervisor.Defaults { return &c.Defaults }),
-	{name: "environment", later: true}, {name: "cgroup_driver", later: true},
+	{name: "cgroup_driver", missing: "cgroupfs", set: setCgroupDriver},
+	into("shutdown", shutdownKeys, func(c *Config) *Config { return c }),
+	{name: "environment", later: true},
 	{name: "reserve", later: true}, {name: "api", later: true},
-	{name: "metrics", later: true}, {name: "shutdown", later: true},
+	{name: "metrics", later: true},
 }
 
 var networkKeys = []key[Config]{
@@ -71,6 +76,10 @@ var networkKeys = []key[Config]{
 	{name: "subnet", missing: "the first free private one", set: setSubnet},
 	{name: "ipv6", later: true},
 	{name: "dns", later: true},
+}
+
+var shutdownKeys = []key[Config]{
+	{name: "budget", missing: "1m", set: setBudget},
 }
 
 var loggingKeys = []key[Config]{
@@ -95,11 +104,12 @@ func list(b *strings.Builder, lines []line) {
 	}
 }
 
-// defaults is the configuration of an empty file. getenv gives DOCKER_CONFIG.
+// defaults is the configuration of an empty file. getenv gives DOCKER_CONFIG and what
+// units of systemd say.
 func defaults(getenv func(string) string) Config {
 	return Config{
 		Root: "/var/lib/wherry", RunDir: "/run/wherry", Units: "/etc/wherry/units", AutoApply: true,
-		CgroupParent: "wherry", Bridge: "wherry0", Registries: map[string]supervisor.Registry{},
+		CgroupParent: cmp.Or(getenv(envCgroupParent), "wherry"), Shutdown: time.Minute, Bridge: "wherry0", Registries: map[string]supervisor.Registry{},
 		DockerConfig: dockerConfig(getenv("DOCKER_CONFIG")),
 		GC:           supervisor.GC{High: 85, Low: 80, MinAge: time.Hour, KeepRevisions: 5},
 		Logging:      unit.Logging{MaxSize: 10 << 20, MaxFile: 3},
@@ -127,6 +137,7 @@ func (c Config) Options(version string) supervisor.Options {
 	}
 	return supervisor.Options{
 		Root: c.Root, RunDir: c.RunDir, Units: c.Units, NoAutoApply: !c.AutoApply, Socket: socket,
+		KeeperManaged: os.Getenv(envKeeperManaged) != "", CgroupDriver: c.CgroupDriver, ShutdownBudget: c.Shutdown,
 		Keeper: c.Keeper, CgroupParent: c.CgroupParent, Bridge: c.Bridge, Subnet: c.Subnet,
 		Registries: c.Registries, DockerConfig: c.DockerConfig, Layers: c.Layers, GC: c.GC, Reserve: c.Reserve,
 		Logging: c.Logging, LogTotal: c.LogTotal, Defaults: c.Defaults, Version: version,
@@ -152,6 +163,34 @@ func setSubnet(c *Config, n node, p *problems) {
 		return
 	}
 	c.Subnet = prefix
+}
+
+func setCgroupDriver(c *Config, n node, p *problems) {
+	var s string
+	if !n.text(p, &s) {
+		return
+	}
+	if s != "cgroupfs" && s != "systemd" {
+		p.add(n, fmt.Sprintf("%q is unknown", s), "it is cgroupfs or systemd")
+		return
+	}
+	c.CgroupDriver = s
+}
+
+func setBudget(c *Config, n node, p *problems) {
+	s, ok := n.scalar(p, "a duration such as 2m")
+	if !ok {
+		return
+	}
+	d, err := unit.ParseDuration(s)
+	switch {
+	case err != nil:
+		p.add(n, err.Error(), "")
+	case d <= 0:
+		p.add(n, "a shutdown needs some time", "such as 1m")
+	default:
+		c.Shutdown = time.Duration(d)
+	}
 }
 
 func setLayers(c *Config, n node, p *problems) {
