@@ -6,8 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/wherry-run/wherry/cmd/internal/ctl"
-	"github.com/wherry-run/wherry/cmd/internal/daemon"
+	"github.com/wherry-run/wherry/cmd/internal/root"
 	"github.com/wherry-run/wherry/cmd/internal/term"
 )
 
@@ -21,18 +20,4 @@ func run() int {
 	return term.Report(term.Open(os.Stderr, os.Getenv), err)
 }
 
-func newRoot() *cobra.Command {
-	cobra.EnableCommandSorting = false // the tables are in the order of use
-	root := &cobra.Command{
-		Use:   "wherry",
-		Short: "Run containers on one host and keep them running",
-		Example: `  sudo wherry daemon               keep units running
-  wherry ctl status                what runs, and why something does not
-  wherry ctl apply web.yaml        make web what the file says`,
-		SilenceErrors: true,
-		SilenceUsage:  true,
-	}
-	root.AddCommand(daemon.Command(versionText()), daemon.KeeperCommand(), ctl.Command(), versionCommand())
-	root.SetHelpTemplate(term.HelpTemplate)
-	return root
-}
+func newRoot() *cobra.Command { return root.New(versionText()) }
