@@ -114,14 +114,16 @@ func (l *loop) memberUp(r *run, m *member, st runtime.Status) {
 		l.log.Error("phase", "unit", r.Unit.Name, "err", err)
 	}
 	m.started(st)
-	x := m.early
-	if m.early = nil; x == nil {
+	early := m.early
+	// What an earlier start has left is ended before the next process is made, and its
+	// end is heard while this one is not confirmed yet.
+	if m.early = nil; early == nil || !early.StartedAt.Equal(st.StartedAt) {
 		return
 	}
 	if r.phase == plan.Starting && !r.several() {
 		l.up(r)
 	}
-	l.memberEnded(r, m, *x)
+	l.memberEnded(r, m, *early.Exit)
 }
 
 // memberFailed counts the failed start of one of several containers.
@@ -143,14 +145,22 @@ func (l *loop) memberFailed(r *run, m *member, err error) {
 	l.conduct(r)
 }
 
+// heardEnd takes an end of which the keeper tells. That of a start which is not
+// confirmed yet is kept until it is.
+func (l *loop) heardEnd(r *run, m *member, st runtime.Status) {
+	switch {
+	case st.Exit == nil || !m.means(st):
+	case m.phase == plan.ContainerStarting, m.phase == plan.ContainerWaiting && !r.ready:
+		m.early = &st
+	default:
+		l.memberEnded(r, m, *st.Exit)
+	}
+}
+
 // memberEnded counts the end of a container. It comes from an event, a list or
 // a stop, whichever is first.
 func (l *loop) memberEnded(r *run, m *member, x runtime.Exit) {
-	switch {
-	case m.phase == plan.ContainerStarting, m.phase == plan.ContainerWaiting && !r.ready:
-		m.early = &x // its start is not confirmed yet
-		return
-	case m.phase != plan.ContainerUp:
+	if m.phase != plan.ContainerUp {
 		return
 	}
 	if err := m.move(plan.ContainerExited); err != nil {

@@ -487,7 +487,11 @@ func TestContainersWhileAway(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			world(t, func(t *testing.T, w *supervisortest.World, o Options) {
-				w.Runtime.Script = scripts(nil)
+				// A start that takes its time: the end of what it replaces is heard meanwhile.
+				slow := func(n int) supervisortest.Script {
+					return supervisortest.Script{StartTakes: time.Duration(n-1) * time.Second}
+				}
+				w.Runtime.Script = scripts(map[string]func(int) supervisortest.Script{"nginx": slow, "metrics": slow})
 				d := begin(t, o)
 				d.apply(shop)
 				time.Sleep(2 * time.Second)

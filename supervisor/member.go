@@ -20,10 +20,10 @@ type member struct {
 	startedAt time.Time
 	endedAt   time.Time
 	exit      *runtime.Exit
-	early     *runtime.Exit // its end, of which we heard before its start was confirmed
-	failure   string        // of a start that failed
-	stuck     string        // why its stop does not end it
-	attempts  plan.Attempts // of its single restarts
+	early     *runtime.Status // its end, of which we heard before its start was confirmed
+	failure   string          // of a start that failed
+	stuck     string          // why its stop does not end it
+	attempts  plan.Attempts   // of its single restarts
 	restarts  int
 	reason    string // of its latest start, empty for the first
 	again     bool   // its next start follows an earlier one, of which things may be left
@@ -152,12 +152,14 @@ func (m *member) move(next plan.ContainerPhase) error {
 }
 
 // means tells whether a status is about the container's latest start: news of an
-// earlier one may come late.
+// earlier one may come late. Which is later the times do not say: the clock may have been set
+// in between.
 func (m *member) means(st runtime.Status) bool {
-	if m.phase == plan.ContainerStarting {
-		return !m.began || st.StartedAt.After(m.status.StartedAt)
+	same := st.StartedAt.Equal(m.status.StartedAt)
+	if m.phase == plan.ContainerStarting || m.phase == plan.ContainerWaiting {
+		return !m.began || !same
 	}
-	return !st.StartedAt.Before(m.status.StartedAt)
+	return same
 }
 
 // splitID is the inverse of containerID. A container's name has no dot.

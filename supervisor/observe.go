@@ -39,9 +39,7 @@ func (m happened) handle(l *loop) {
 	case runtime.EventOOM:
 		l.oomKilled(r, c, m.OOM)
 	case runtime.EventExit:
-		if m.Status.Exit != nil && c.means(m.Status) {
-			l.memberEnded(r, c, *m.Status.Exit)
-		}
+		l.heardEnd(r, c, m.Status)
 	}
 }
 
@@ -106,9 +104,7 @@ func (m listed) handle(l *loop) {
 		switch c := r.member(st.Container); {
 		case c == nil:
 		case st.State == runtime.Exited && st.Exit != nil:
-			if c.means(st) {
-				l.memberEnded(r, c, *st.Exit)
-			}
+			l.heardEnd(r, c, st)
 		case c.phase == plan.ContainerUp:
 			c.status = st
 			l.touch(r.Unit.Name)
