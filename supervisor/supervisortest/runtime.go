@@ -394,6 +394,11 @@ func (r *Runtime) Kill(_ context.Context, id string) error {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if b.status.State == runtime.Creating {
+		r.mu.Unlock()
+		time.Sleep(time.Millisecond) // whoever is about to listen hears of it
+		r.mu.Lock()
+	}
 	r.end(b, runtime.Exit{Signal: "SIGKILL"})
 	return nil
 }
