@@ -215,6 +215,12 @@ func (c *client) answer(ctx context.Context, m *wire.Message) (any, []*os.File, 
 		}
 		exit, err := c.s.k.awaitExec(ctx, r)
 		return exit, nil, err
+	case wire.Examine:
+		r, err := decode[wire.ExamineRequest](m)
+		if err != nil {
+			return nil, nil, err
+		}
+		return runtime.OwnVitals(r.Collect, r.Stacks), nil, nil
 	case wire.Get, wire.Kill, wire.Wait, wire.Remove, wire.Pause, wire.Resume, wire.Attach, wire.CloseStdin, wire.Root:
 		return c.byID(ctx, m)
 	}

@@ -113,6 +113,21 @@ type UpgradeRequest struct {
 	Binary string `json:"binary"`
 }
 
+// ExamineRequest asks the keeper for its Vitals: after a collection of garbage, and
+// with the stacks of its goroutines.
+type ExamineRequest struct {
+	Collect bool `json:"collect,omitempty"`
+	Stacks  bool `json:"stacks,omitempty"`
+}
+
+// Vitals is how a process of ours fares.
+type Vitals struct {
+	Pid        int    `json:"pid"`
+	Goroutines int    `json:"goroutines"`
+	Heap       uint64 `json:"heap"` // bytes of objects
+	Stacks     string `json:"stacks,omitempty"`
+}
+
 // Code is an error that the client turns back into one of the runtime's.
 type Code string
 

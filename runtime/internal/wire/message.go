@@ -61,6 +61,7 @@ const (
 	Heirlooms         Type = 23 // every change is a message Kept, until the connection ends
 	GiveBack          Type = 24 // descriptors that an earlier keeper has left with the client
 	AwaitExec         Type = 25 // the end of a process whose Exec an earlier keeper has begun
+	Examine           Type = 26 // how the keeper itself fares
 )
 
 // Since is the version of the protocol that first knew the request.

@@ -215,6 +215,8 @@ var goldens = []struct {
 	{"dropped", Kept, &KeptBody{Name: "pidfd/web.1-7f3k.app", Dropped: true}},
 	{"give-back", GiveBack, &GiveBackRequest{Names: []string{"pidfd/web.1-7f3k.app"}}},
 	{"await-exec", AwaitExec, &AwaitExecRequest{ID: "web.1-7f3k.app", Key: "K7"}},
+	{"examine", Examine, &ExamineRequest{Collect: true, Stacks: true}},
+	{"vitals", Reply, &Vitals{Pid: 7, Goroutines: 12, Heap: 1 << 20, Stacks: "goroutine 1"}},
 }
 
 func TestGolden(t *testing.T) {

@@ -142,6 +142,18 @@ func (d *Daemon) Info() api.Info {
 		LastGC: &api.LastGC{At: time.Now().Add(-time.Hour), Images: 3, Freed: 2e9}}
 }
 
+// Vitals are those of a daemon that was asked for r.
+func (d *Daemon) Vitals(_ context.Context, r api.VitalsRequest) (api.Vitals, error) {
+	v := api.Vitals{Daemon: api.ProcessVitals{Pid: 812, Goroutines: 40, Heap: 5 << 20}, Keeper: &api.ProcessVitals{Pid: 813, Goroutines: 9, Heap: 2 << 20}}
+	if r.Collect {
+		v.Daemon.Heap = 4 << 20
+	}
+	if r.Stacks {
+		v.Keeper.Stacks = "goroutine 1 [running]"
+	}
+	return v, nil
+}
+
 // Reload says that something was applied.
 func (d *Daemon) Reload(_ context.Context, by string) (api.ReloadResult, error) {
 	d.mu.Lock()

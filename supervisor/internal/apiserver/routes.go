@@ -32,6 +32,7 @@ func (s *Server) handler() http.Handler {
 	}{
 		{"GET /v1/info", read, s.getInfo},
 		{"POST /v1/reload", admin, s.postReload},
+		{"GET /v1/vitals", admin, s.getVitals}, // it may stop the world for a moment
 		{"GET /v1/units", read, s.getUnits},
 		{"GET /v1/units/{name}", read, s.getUnit},
 		{"GET /v1/units/{name}/security", read, s.getSecurity},
