@@ -30,16 +30,21 @@ func rows(b *strings.Builder, keys []Key, prefix string, pending *[]string) {
 			continue
 		}
 		fmt.Fprintf(b, "| `%s` | %s | %s | %s |\n", prefix+k.Name, k.Type, k.Default, k.Text)
-		below := prefix + k.Name + "."
-		if strings.HasPrefix(k.Type, "list") {
-			below = prefix + k.Name + "[]."
-		} else if k.Name == "containers" {
-			below = prefix + k.Name + ".NAME."
-		} else if k.Name == "depends_on" {
-			below = prefix + k.Name + "." + map[bool]string{true: "UNIT", false: "NAME"}[prefix == ""] + "."
-		} else if k.Name == "ulimits" {
-			below = prefix + k.Name + ".NAME."
-		}
-		rows(b, k.Keys, below, pending)
+		rows(b, k.Keys, Below(prefix, k), pending)
 	}
+}
+
+// Below is the path that leads to the keys below k, which itself stands at
+// prefix: "volumes[].".
+func Below(prefix string, k Key) string {
+	at := prefix + k.Name
+	switch {
+	case strings.HasPrefix(k.Type, "list"):
+		return at + "[]."
+	case k.Name == "containers" || k.Name == "ulimits" || k.Name == "depends_on" && prefix != "":
+		return at + ".NAME."
+	case k.Name == "depends_on":
+		return at + ".UNIT."
+	}
+	return at + "."
 }
