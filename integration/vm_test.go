@@ -21,7 +21,7 @@ func TestVM(t *testing.T) {
 	}
 	bin := harness.Bin(t)
 	demo := filepath.Join(t.TempDir(), "demo")
-	build := exec.Command("go", "build", "-o", demo, "./demo")
+	build := exec.Command("go", "build", "-ldflags", "-s -w", "-o", demo, "./demo")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build of the demo: %v\n%s", err, out)

@@ -6,11 +6,14 @@
 //	demo web                what the image runs: a page on port 8080
 //	demo true               nothing, well: something to exec, as the image holds no other program
 //	demo fill FILE MIB      write a file of that size to the disk
+//	demo files FOLDER...    do with files there what programs do, and tell
+//	demo ids                who it runs as
 package main
 
 import (
 	"archive/tar"
 	"bytes"
+	"compress/gzip"
 	"errors"
 	"fmt"
 	"io"
@@ -45,8 +48,12 @@ func main() {
 	case len(os.Args) == 2 && os.Args[1] == "true":
 	case len(os.Args) == 4 && os.Args[1] == "fill":
 		err = fill(os.Args[2], os.Args[3])
+	case len(os.Args) > 2 && os.Args[1] == "files":
+		err = files(os.Args[2:])
+	case len(os.Args) == 2 && os.Args[1] == "ids":
+		err = ids()
 	default:
-		err = fmt.Errorf("usage: demo registry ADDRESS [BUSYBOX] | demo web | demo true | demo fill FILE MIB")
+		err = fmt.Errorf("usage: demo registry ADDRESS [BUSYBOX] | demo web | demo true | demo fill FILE MIB | demo files FOLDER... | demo ids")
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "error:", err)
@@ -155,6 +162,8 @@ func busyboxImage(program string) (v1.Image, error) {
 		{name: "home/app/", mode: 0o750, owner: 1000},
 		{name: "home/app/own", mode: 0o600, owner: 1000, content: []byte("of app\n")},
 		{name: "etc/of-root", mode: 0o600, content: []byte("of root\n")},
+		{name: "opt/able/", mode: 0o755}, {name: "opt/able/chown", mode: 0o755, content: content, attr: map[string]string{"security.capability": string(capChown())}},
+		{name: "opt/setuid", mode: 0o4755, content: []byte("#!/bin/sh\n")},
 	}
 	return image(v1.Config{Cmd: []string{"sh"}, Env: []string{"PATH=/bin"}}, base, top)
 }
@@ -165,6 +174,7 @@ type file struct {
 	owner   int // also the group
 	link    string
 	content []byte
+	attr    map[string]string
 }
 
 // image has the layers, and starts as config says.
@@ -175,7 +185,8 @@ func image(config v1.Config, layers ...[]file) (v1.Image, error) {
 		if err != nil {
 			return nil, err
 		}
-		layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b)), nil })
+		layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b)), nil },
+			tarball.WithCompressionLevel(gzip.BestSpeed), tarball.WithCompressedCaching) // it would be compressed three times, in a slow machine
 		if err != nil {
 			return nil, err
 		}
@@ -203,6 +214,9 @@ func archive(files []file) ([]byte, error) {
 			h.Typeflag = tar.TypeSymlink
 		case strings.HasSuffix(f.name, "/"):
 			h.Typeflag = tar.TypeDir
+		}
+		for k, v := range f.attr {
+			h.PAXRecords = map[string]string{"SCHILY.xattr." + k: v}
 		}
 		if err := w.WriteHeader(h); err != nil {
 			return nil, err
