@@ -9,6 +9,7 @@
 // On disk, one bbolt file with a bucket a kind of record; keys and values:
 //
 //	meta        "version"              the number of the last migration, in ASCII
+//	            "oldest"               the first version whose code can still work with it
 //	units       NAME                   Unit, as JSON
 //	revisions   NAME 0x00 NUMBER       Revision, as JSON; NUMBER is 8 bytes, big endian
 //	attempts    UNIT 0x00 INSTANCE     Attempts, as JSON
@@ -21,5 +22,7 @@
 //     written within lazyDelay, or with the next Commit. A record that is put
 //     and deleted in between costs no disk access at all, so that
 //     `run --rm` waits for no disk.
-//   - A file of a newer version is refused, never rewritten.
+//   - Before the first write of a newer version a copy is on disk, FILE.bak-VERSION.
+//   - A file of a newer version is used as it is if it says that we can, else
+//     refused, never rewritten; the error names the copy to go back to.
 package state

@@ -35,8 +35,11 @@ type Store struct {
 	done   chan struct{}
 }
 
-// Open opens or makes the file and brings it to the current version.
-func Open(path string) (*Store, error) {
+// Open opens or makes the file and brings it to the current version, after a
+// copy of what was there.
+func Open(path string) (*Store, error) { return openWith(path, migrations) }
+
+func openWith(path string, steps []migration) (*Store, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, err
 	}
@@ -44,7 +47,7 @@ func Open(path string) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("state %s: %w", path, err)
 	}
-	if err := migrate(db); err != nil {
+	if err := migrate(db, path, steps); err != nil {
 		db.Close()
 		return nil, fmt.Errorf("state %s: %w", path, err)
 	}

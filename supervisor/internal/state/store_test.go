@@ -157,7 +157,8 @@ func TestNewerFileIsRefused(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "state.db")
 	s := open(t, path)
 	err := s.db.Update(func(tx *bolt.Tx) error {
-		return tx.Bucket([]byte(bucketMeta)).Put([]byte(keyVersion), []byte(strconv.Itoa(len(migrations)+1)))
+		b := tx.Bucket([]byte(bucketMeta))
+		return errors.Join(b.Put([]byte(keyVersion), []byte(strconv.Itoa(len(migrations)+1))), b.Delete([]byte(keyOldest)))
 	})
 	if err != nil {
 		t.Fatal(err)
