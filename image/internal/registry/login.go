@@ -317,14 +317,18 @@ func (l *login) buy(ctx context.Context, scheme string, ch *challenge) (token, e
 func (l *login) ask(ctx context.Context, h *host, realm *url.URL, ch *challenge, oauth bool) (*http.Response, error) {
 	u := *realm
 	q := u.Query()
-	q.Set("scope", l.scope)
+	if l.scope != "" {
+		q.Set("scope", l.scope)
+	}
 	if ch.service != "" {
 		q.Set("service", ch.service)
 	}
 	method, body := http.MethodGet, io.Reader(nil)
 	if oauth {
 		form := url.Values{"grant_type": {"refresh_token"}, "refresh_token": {l.config.IdentityToken}, "client_id": {userAgent}}
-		form.Set("scope", l.scope)
+		if l.scope != "" {
+			form.Set("scope", l.scope)
+		}
 		form.Set("service", ch.service)
 		method, body = http.MethodPost, strings.NewReader(form.Encode())
 	} else {
