@@ -12,7 +12,12 @@ import (
 
 // Compute says what is to be done now.
 func Compute(in Input) Plan {
-	p := &planner{world: newWorld(in), will: map[string]bool{}}
+	p := &planner{world: newWorld(in), will: map[string]bool{}, depths: map[string][]time.Duration{}}
+	if in.Shutdown != nil {
+		p.shutdown()
+		p.out.Wake = first(p.wakes)
+		return p.out
+	}
 	for _, u := range p.units {
 		switch u.Intent {
 		case Running:
@@ -37,6 +42,10 @@ type planner struct {
 	*world
 	will map[string]bool // what coming found out
 	out  Plan
+
+	// Of a shutdown.
+	depths map[string][]time.Duration // what below found out
+	wakes  []time.Time
 }
 
 func (p *planner) act(k Kind, u *wanted, s *slot, run, reason string) {
@@ -102,11 +111,19 @@ func (p *planner) end(u *wanted) {
 func (p *planner) user(u *wanted) string {
 	for _, name := range p.graph.users[u.name] {
 		other := p.byName[name]
-		if other.Intent != Running && other.live() && !p.graph.together(u.name, name) {
+		if p.stops(other) && other.live() && !p.graph.together(u.name, name) {
 			return name
 		}
 	}
 	return ""
+}
+
+// stops tells whether a unit is not to run, and can be waited for.
+func (p *planner) stops(u *wanted) bool {
+	if p.Shutdown != nil {
+		return !p.late(u)
+	}
+	return u.Intent != Running
 }
 
 // retire stops and clears an instance that is not wanted any more.
@@ -279,10 +296,19 @@ func (p *planner) over(u *wanted) bool {
 
 // earliest is the first moment at which some wait is over.
 func earliest(waits []Waiting) time.Time {
+	moments := make([]time.Time, len(waits))
+	for i, w := range waits {
+		moments[i] = w.Until
+	}
+	return first(moments)
+}
+
+// first is the earliest of moments; the zero time is none.
+func first(moments []time.Time) time.Time {
 	var first time.Time
-	for _, w := range waits {
-		if !w.Until.IsZero() && (first.IsZero() || w.Until.Before(first)) {
-			first = w.Until
+	for _, t := range moments {
+		if !t.IsZero() && (first.IsZero() || t.Before(first)) {
+			first = t
 		}
 	}
 	return first

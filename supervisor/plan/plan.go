@@ -23,6 +23,7 @@ type Input struct {
 	Observed []Run               // every run that is not removed yet
 	InFlight map[string]string   // instance or run -> the action under way for it
 	Memory   map[string]Attempts // by instance
+	Shutdown *Shutdown           // the host goes down; nil: it does not
 	Now      time.Time
 }
 
@@ -69,6 +70,7 @@ type Run struct {
 	Error     string    // of a Failed run: the step and its cause
 	Limits    string    // what it has, see unit.LimitsOf; empty: not known, and left alone
 	UpdateAt  time.Time // not before: its last Update has failed
+	Until     time.Time // of its stop, as a Stop or Hurry has said; zero: its own grace periods
 }
 
 // Attempts is what neither kernel nor unit files know about an instance.
@@ -99,9 +101,11 @@ type Action struct {
 	Run      string `json:"run,omitempty"`
 	Revision int    `json:"revision,omitempty"`
 	Reason   string `json:"reason"`
+	// Until is when the run is killed that is to stop; zero: its own grace periods.
+	Until time.Time `json:"until,omitzero"`
 }
 
-// Kind of an action; Update stands in update.go.
+// Kind of an action; Update stands in update.go, Hurry in shutdown.go.
 type Kind string
 
 // Start pulls if needed and starts a new run of Instance. Stop ends a run

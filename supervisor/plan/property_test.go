@@ -24,6 +24,7 @@ type host struct {
 	inFlight map[string]string
 	ids      int
 	calm     bool // nothing fails any more
+	down     *Shutdown
 }
 
 func newHost(t *testing.T, seed uint64) *host {
@@ -33,7 +34,7 @@ func newHost(t *testing.T, seed uint64) *host {
 
 // input gives the world in a random order, which must not matter.
 func (h *host) input() Input {
-	in := Input{Now: h.now, InFlight: maps.Clone(h.inFlight), Memory: maps.Clone(h.mem)}
+	in := Input{Now: h.now, InFlight: maps.Clone(h.inFlight), Memory: maps.Clone(h.mem), Shutdown: h.down}
 	for _, d := range h.desired {
 		in.Desired = append(in.Desired, *d)
 	}
@@ -44,6 +45,8 @@ func (h *host) input() Input {
 	h.rnd.Shuffle(len(in.Observed), func(i, j int) { in.Observed[i], in.Observed[j] = in.Observed[j], in.Observed[i] })
 	return in
 }
+
+func (h *host) sortedRuns() []string { return slices.Sorted(maps.Keys(h.runs)) }
 
 func (h *host) names() []string { return slices.Sorted(maps.Keys(h.desired)) }
 
@@ -180,6 +183,9 @@ func (h *host) check(a Action) {
 	if a.Reason == "" {
 		fail("no reason")
 	}
+	if h.down != nil {
+		h.checkDown(a, fail)
+	}
 	switch a.Kind {
 	case Start:
 		n := number(a.Unit, a.Instance)
@@ -204,6 +210,9 @@ func (h *host) check(a Action) {
 		r := h.runs[a.Run]
 		if !r.Phase.Live() || r.Phase == Stopping {
 			fail("stopped what is not there to stop")
+		}
+		if h.down != nil {
+			return
 		}
 		if d.Intent != Running {
 			h.checkOrder(a, fail)
@@ -231,6 +240,38 @@ func (h *host) checkOrder(a Action, fail func(string)) {
 			fail("stopped before " + name)
 		}
 	}
+}
+
+// checkDown: a host that goes down begins nothing, and gives every stop a time that leaves
+// the levels after it theirs.
+func (h *host) checkDown(a Action, fail func(string)) {
+	if a.Kind != Stop && a.Kind != Hurry {
+		fail("begun by a host that goes down")
+	}
+	if a.Until.Before(h.now) || a.Until.After(later(h.now, h.down.Until)) {
+		fail("out of time")
+	}
+	if left := h.down.Until.Sub(h.now); left > 0 && a.Until.Sub(h.now) < min(left, 100*time.Millisecond)/20 {
+		fail("starved")
+	}
+	for _, name := range h.names() {
+		uses := slices.ContainsFunc(h.desired[name].Unit.DependsOn, func(d unit.Dependency) bool { return d.Unit == a.Unit })
+		if !uses || h.reaches(a.Unit, name, map[string]bool{}) || !h.now.Before(h.down.Until) {
+			continue
+		}
+		for _, r := range h.runs {
+			if r.Unit == name && r.Phase.Live() && (r.Until.IsZero() || r.Until.Add(killTime).After(h.now)) {
+				fail("stopped before " + name)
+			}
+		}
+	}
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 // checkTurn: a replica is replaced only when every other one is as wanted or
@@ -262,6 +303,9 @@ func (h *host) begin(a Action) {
 	case Stop:
 		h.move(h.runs[a.Run], Stopping)
 		h.inFlight[a.Run] = "stop"
+		h.runs[a.Run].Until = a.Until
+	case Hurry:
+		h.runs[a.Run].Until = a.Until
 	case Remove:
 		h.inFlight[a.Run] = "remove"
 	case Forget:
@@ -523,6 +567,9 @@ func FuzzCompute(f *testing.F) {
 			in.Observed = append(in.Observed, r)
 			in.Memory[word()] = After(unit.RestartPolicy{MaxAttempts: 1}, in.Memory[word()], r, moment())
 			in.InFlight[word()] = word()
+		}
+		if pick()%4 == 0 {
+			in.Shutdown = &Shutdown{Until: moment()}
 		}
 		p := Compute(in)
 		if encode(p) != encode(Compute(in)) {
