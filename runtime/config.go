@@ -90,6 +90,10 @@ type Config struct {
 	StopGracePeriod time.Duration `json:"stop_grace_period,omitempty"`
 
 	Log LogConfig `json:"log"`
+
+	// CgroupDriver is who makes the group of the run, if it has none yet. The Runtime fills
+	// it in, from its Options.
+	CgroupDriver string `json:"cgroup_driver,omitempty"`
 }
 
 // ID is the container's name for the keeper and in the cgroup tree,
@@ -163,4 +167,7 @@ type Namespaces struct {
 	// Pin keeps them by mounts in the run folder too, so that they outlive
 	// a moment without keeper and without containers. Of one container alone nobody needs that.
 	Pin bool `json:"pin,omitempty"`
+
+	// CgroupDriver is as in [Config].
+	CgroupDriver string `json:"cgroup_driver,omitempty"`
 }

@@ -37,6 +37,7 @@ func (r *Runtime) Namespaces(ctx context.Context, run string) (*os.File, error) 
 // With ErrKeeper it is not known what happened: List tells.
 func (r *Runtime) Start(ctx context.Context, c Config) (Status, error) {
 	var st Status
+	c.CgroupDriver = r.options.CgroupDriver
 	config, err := json.Marshal(c)
 	if err != nil {
 		return st, &StepError{Step: StepProcess, Err: err}

@@ -104,6 +104,7 @@ func (w *world) open(keeper string) *runtime.Runtime {
 	}
 	rt, err := runtime.Open(w.ctx(), runtime.Options{
 		Root: w.root, RunDir: w.run, Keeper: keeper, CgroupParent: w.group, Logger: log,
+		CgroupDriver: os.Getenv("WHERRY_TEST_CGROUP_DRIVER"),
 	})
 	if err != nil {
 		w.tb.Fatal(err)
@@ -320,10 +321,33 @@ func (w *world) checkLeft(dir string) {
 	if left := append(groups, v2...); len(left) > 0 {
 		w.tb.Errorf("control groups are left: %v", left)
 	}
+	w.checkScopesLeft()
 	for _, d := range []string{w.run + "/containers", w.run + "/libcontainer", w.root + "/runs"} {
 		if left, _ := os.ReadDir(d); len(left) > 0 {
 			w.tb.Errorf("left in %s: %v", d, left)
 		}
+	}
+}
+
+// checkScopesLeft gives systemd a moment to take away the scopes of runs.
+func (w *world) checkScopesLeft() {
+	slice := strings.ReplaceAll(filepath.Base(w.group), "-", "_") + ".slice"
+	dir := "/sys/fs/cgroup/" + slice
+	if _, err := os.Stat(dir); err != nil {
+		return
+	}
+	var left []string
+	for range 500 {
+		if left, _ = filepath.Glob(dir + "/*.scope"); len(left) == 0 {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	if len(left) > 0 {
+		w.tb.Errorf("scopes are left: %v", left)
+	}
+	if out, err := exec.Command("systemctl", "stop", slice).CombinedOutput(); err != nil {
+		w.tb.Errorf("stop %s: %v: %s", slice, err, out)
 	}
 }
 

@@ -55,6 +55,9 @@ func Open(ctx context.Context, o Options) (*Runtime, error) {
 	if path.Clean("/"+o.CgroupParent) == "/" {
 		return nil, errors.New("open runtime: cgroup parent: the root group cannot be it")
 	}
+	if err := CheckCgroupDriver(o.CgroupDriver); err != nil {
+		return nil, fmt.Errorf("open runtime: %w", err)
+	}
 	l, err := bundle.New(o.Root, o.RunDir)
 	if err != nil {
 		return nil, fmt.Errorf("open runtime: %w", err)

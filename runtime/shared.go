@@ -17,6 +17,7 @@ func (r *Runtime) MakeNamespaces(ctx context.Context, n Namespaces) (*os.File, e
 	if err != nil {
 		return nil, fmt.Errorf("namespaces of %s: %w", n.Run, err)
 	}
+	n.CgroupDriver = r.options.CgroupDriver
 	m, err := l.call(ctx, wire.MakeNamespaces, n)
 	if err != nil {
 		return nil, fmt.Errorf("namespaces of %s: %w", n.Run, err)

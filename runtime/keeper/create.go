@@ -35,15 +35,15 @@ func checkSpec(spec *specs.Spec) error {
 
 // complete fills in what only the keeper knows, and takes from the spec what
 // it does itself.
-func (k *Keeper) complete(cfg *runtime.Config, netns *os.File) {
+func (k *Keeper) complete(cfg *runtime.Config, group string, netns *os.File) {
 	spec := cfg.Spec
 	readonly := spec.Root != nil && spec.Root.Readonly
 	spec.Root = &specs.Root{Path: k.layout.Rootfs(cfg.Run, cfg.Container), Readonly: readonly}
-	spec.Linux.CgroupsPath = k.group(cfg.Run, cfg.Container).Path
+	spec.Linux.CgroupsPath = group
 	if spec.Linux.Resources == nil {
 		spec.Linux.Resources = &specs.LinuxResources{}
 	}
-	groupOOM(spec.Linux.Resources, cfg.OOM, k.memoryAccounted())
+	groupOOM(spec.Linux.Resources, cfg.OOM, memoryAccounted(k.parentOf(path.Dir(group)).Path))
 	if netns == nil {
 		return
 	}

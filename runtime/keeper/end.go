@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -58,6 +59,9 @@ func (k *Keeper) ended(c *container) {
 	k.reach(atEndDrained, c)
 	k.heirlooms.dropAll(st.ID)
 	k.sweepEnded(&st)
+	if err := k.closeRun(st.Run, path.Dir(st.Cgroup)); err != nil {
+		log.Error("the group of an ended run stays", "err", err)
+	}
 	k.reach(atEndSwept, c)
 	if err := k.update(c, func(st *state) { st.Drained = true }); err != nil {
 		log.Error("cannot keep that a container is drained", "err", err)
@@ -203,7 +207,12 @@ func (k *Keeper) sweep(st *state) error {
 	if err := k.reach(atSweepState, nil); err != nil {
 		return err
 	}
-	k.retire(st.ID)
+	if c := k.retire(st.ID); c != nil {
+		c.leaving.Store(true)
+	}
+	if err := k.closeRun(st.Run, path.Dir(st.Cgroup)); err != nil {
+		return err
+	}
 	return k.forget(st)
 }
 

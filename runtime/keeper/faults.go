@@ -7,6 +7,7 @@ type point string
 // The points, in the order of a container's life.
 const (
 	atReserved   point = "start-reserved"   // the id is taken, on disk too
+	atOpened     point = "start-run-group"  // the group of the run
 	atLogged     point = "start-log"        // pipes, and somebody who reads them
 	atPrepared   point = "start-prepared"   // filter, record, input
 	atMounted    point = "start-mounted"    // the root file system

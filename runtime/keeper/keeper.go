@@ -34,6 +34,7 @@ type Keeper struct {
 	filters  *filters
 	layers   *layers
 	host     host
+	scopes   *scopes
 	appArmor *appArmor
 	ooms     *cgroup.Watcher
 	idle     *time.Timer // gives memory back after a burst
@@ -61,6 +62,7 @@ type container struct {
 	input     *os.File      // of a stdin that nobody else holds open
 	reporting sync.Mutex    // one report of a kill for lack of memory at a time
 	reports   atomic.Int32  // at work or waiting
+	leaving   atomic.Bool   // nothing of it is to stay
 	settled   chan struct{} // closed once the container has ended and its output is in the log
 	failed    chan struct{} // closed if the start failed: the container never was
 
@@ -145,6 +147,7 @@ func open(o options) (*Keeper, error) {
 		filters:    newFilters(l.Seccomp()),
 		layers:     newLayers(),
 		heirlooms:  newHeirlooms(),
+		scopes:     newScopes(),
 		containers: map[string]*container{},
 		orphans:    map[string]*orphan{},
 		subs:       map[*subscriber]struct{}{},
@@ -183,10 +186,6 @@ func (k *Keeper) calm() {
 	debug.FreeOSMemory()
 }
 
-func (k *Keeper) group(run, container string) cgroup.Group {
-	return cgroup.Group{Path: path.Join(k.cgroupParent, run, container)}
-}
-
 // find returns the container with the given id.
 func (k *Keeper) find(id string) (*container, error) {
 	k.mu.Lock()
@@ -218,16 +217,17 @@ func (k *Keeper) reserve(st state) (*container, error) {
 }
 
 // retire keeps late changes from writing the state file again.
-func (k *Keeper) retire(id string) {
+func (k *Keeper) retire(id string) *container {
 	c, err := k.find(id)
 	if err != nil {
-		return
+		return nil
 	}
 	c.saving.Lock() // a write under way would come after the removal
 	defer c.saving.Unlock()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.retired = true
+	return c
 }
 
 // forget drops a container of which nothing is left but its state file, which
@@ -243,7 +243,7 @@ func (k *Keeper) forget(st *state) error {
 		}
 	}
 	if last {
-		removeEmptyGroup(path.Join(k.cgroupParent, st.Run))
+		removeEmptyGroup(path.Dir(st.Cgroup))
 		os.Remove(k.layout.Run(st.Run))
 	}
 	if err := k.reach(atSwept, nil); err != nil {

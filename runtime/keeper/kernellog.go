@@ -122,7 +122,7 @@ func readKernelLog(group string) *oomLog {
 		}
 		_, text, _ := strings.Cut(string(buf[:n]), ";")
 		text, _, _ = strings.Cut(text, "\n")
-		p.line(text)
+		p.line(strings.ReplaceAll(text, `\x5c`, `\`)) // so the file shows a backslash, as the names of some units have
 	}
 	return p.found
 }

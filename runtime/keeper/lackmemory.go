@@ -38,9 +38,9 @@ func groupOOM(r *specs.LinuxResources, word string, accounted bool) {
 	r.Unified["memory.oom.group"] = value
 }
 
-// memoryAccounted tells whether groups of containers have the controller for memory on v2.
-func (k *Keeper) memoryAccounted() bool {
-	b, err := os.ReadFile(filepath.Join(groupTree, k.cgroupParent, "cgroup.subtree_control"))
+// memoryAccounted tells whether groups below parent have the controller for memory on v2.
+func memoryAccounted(parent string) bool {
+	b, err := os.ReadFile(filepath.Join(groupTree, parent, "cgroup.subtree_control"))
 	return err == nil && slices.Contains(strings.Fields(string(b)), "memory")
 }
 

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"maps"
 	"os"
+	"path"
 	"time"
 
 	"github.com/opencontainers/cgroups"
@@ -39,16 +40,16 @@ func (k *Keeper) setLimits(id string, l cgroup.Limits) error {
 
 func (k *Keeper) changeLimits(c *container, l cgroup.Limits) error {
 	st := c.snapshot()
-	g := cgroup.Group{Path: st.Cgroup}
+	g, parent := cgroup.Group{Path: st.Cgroup}, k.parentOf(path.Dir(st.Cgroup))
 	l, err := l.Resolve()
 	if err != nil {
 		return err
 	}
 	r := l.Resources()
-	if err := k.fitLimits(r, k.logger.With("unit", st.Unit, "container", st.ID)); err != nil {
+	if err := k.fitLimits(r, parent, k.logger.With("unit", st.Unit, "container", st.ID)); err != nil {
 		return err
 	}
-	groupOOM(r, st.OOM, k.memoryAccounted())
+	groupOOM(r, st.OOM, memoryAccounted(parent.Path))
 	// Before the limit: a kill that it brings is to be seen.
 	if l.Memory > 0 && !st.WatchOOM {
 		if err := k.ooms.Add(g); err != nil {

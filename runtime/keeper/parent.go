@@ -1,6 +1,7 @@
 package keeper
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -22,10 +23,9 @@ const groupTree = "/sys/fs/cgroup"
 // prepareParent makes the group that all containers stand under, and sees to
 // it that nothing above it is changed from then on. The result must stay open.
 func (k *Keeper) prepareParent() (*os.File, error) {
-	if err := k.parent().Prepare(); err != nil {
-		return nil, err
-	}
-	return fenceGroups(k.cgroupParent)
+	err := k.parent().Prepare()
+	ns, ferr := fenceGroups(k.cgroupParent) // all the more if it is not as it should be
+	return ns, errors.Join(err, ferr)
 }
 
 // parent is our parent group. If it stands below a systemd unit's own group, delegated to
@@ -69,9 +69,8 @@ func fence(parent string) (*os.File, error) {
 		return nil, err
 	}
 	for dir := path.Dir(parent); ; dir = path.Dir(dir) {
-		file := filepath.Join(groupTree, dir, "cgroup.subtree_control")
-		if err := unix.Mount(file, file, "", unix.MS_BIND, ""); err != nil {
-			return nil, fmt.Errorf("fence %s: %w", file, err)
+		if err := fenceOff(dir); err != nil {
+			return nil, err
 		}
 		if dir == "/" {
 			break
@@ -79,6 +78,58 @@ func fence(parent string) (*os.File, error) {
 	}
 	openGroupTree()
 	return os.Open("/proc/thread-self/ns/mnt")
+}
+
+// fenceOff makes a mount of the file by which libcontainer would share out
+// controllers of a group. A group that is not there yet is none that it will make.
+func fenceOff(group string) error {
+	file := filepath.Join(groupTree, group, "cgroup.subtree_control")
+	if err := unix.Mount(file, file, "", unix.MS_BIND, ""); err != nil && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("fence %s: %w", file, err)
+	}
+	return nil
+}
+
+// fenceAbove does the same for the slices that a scope stands in, which were
+// perhaps not there when the keeper began.
+func (k *Keeper) fenceAbove(scope string) error {
+	k.scopes.mu.Lock()
+	defer k.scopes.mu.Unlock()
+	var todo []string
+	for dir := path.Dir(scope); dir != "/"; dir = path.Dir(dir) {
+		var st unix.Stat_t
+		if err := unix.Stat(filepath.Join(groupTree, dir), &st); err != nil {
+			return fmt.Errorf("group %s: %w", dir, err)
+		}
+		if k.scopes.fenced[dir] != st.Ino { // it is another one if it was gone meanwhile
+			k.scopes.fenced[dir] = st.Ino
+			todo = append(todo, dir)
+		}
+	}
+	if len(todo) == 0 || k.groups == nil {
+		return nil
+	}
+	done := make(chan error)
+	go func() {
+		goruntime.LockOSThread() // never unlocked
+		done <- k.fenceThere(todo)
+	}()
+	return <-done
+}
+
+func (k *Keeper) fenceThere(groups []string) error {
+	if err := unix.Unshare(unix.CLONE_FS); err != nil { // or the kernel lets no thread change its mounts
+		return fmt.Errorf("unshare: %w", err)
+	}
+	if err := unix.Setns(int(k.groups.Fd()), unix.CLONE_NEWNS); err != nil {
+		return fmt.Errorf("enter the namespace of groups: %w", err)
+	}
+	for _, g := range groups {
+		if err := fenceOff(g); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // dropMounts takes everything out of the calling thread's mount namespace that
@@ -116,8 +167,8 @@ func openGroupTree() {
 // fitLimits refuses limits that the host has no controller for, by name, and
 // takes out a limit on swap where v1 was booted without: asking for it would fail
 // the start.
-func (k *Keeper) fitLimits(r *specs.LinuxResources, log *slog.Logger) error {
-	if err := k.parent().Require(cgroup.FromResources(r)); err != nil {
+func (k *Keeper) fitLimits(r *specs.LinuxResources, parent cgroup.Parent, log *slog.Logger) error {
+	if err := parent.Require(cgroup.FromResources(r)); err != nil {
 		return err
 	}
 	if len(r.Unified) == 0 {

@@ -32,6 +32,8 @@ type sharedState struct {
 	// Without them the making was cut off.
 	Inodes map[string]uint64 `json:"inodes,omitempty"`
 
+	Group string `json:"group,omitempty"` // of the run, where there is a holder in it
+
 	Holder      int    `json:"holder,omitempty"` // process id
 	HolderStart uint64 `json:"holder_start,omitempty"`
 
@@ -137,7 +139,7 @@ func checkIDMap(m *runtime.IDMap) error {
 
 // makeShared makes them, so that what a crash leaves at any point can be found.
 func (k *Keeper) makeShared(s *shared) error {
-	if err := k.saveShared(s); err != nil {
+	if err := k.placeShared(s); err != nil {
 		return err
 	}
 	h, err := s.make(k.exe)
@@ -153,7 +155,7 @@ func (k *Keeper) makeShared(s *shared) error {
 			return err
 		}
 		s.st.Holder, s.st.HolderStart = h.proc.pid, ps.startTime
-		if err := k.holderGroup(s.st.Run).Join(h.proc.pid); err != nil {
+		if err := k.holderGroup(&s.st).Join(h.proc.pid); err != nil {
 			return err
 		}
 	}
@@ -169,6 +171,21 @@ func (k *Keeper) makeShared(s *shared) error {
 		return err
 	}
 	return h.release()
+}
+
+// placeShared finds out where the run's group is, sees to it if there will be a
+// holder in it, and keeps all that.
+func (k *Keeper) placeShared(s *shared) (err error) {
+	if !s.st.PID {
+		return k.saveShared(s)
+	}
+	if s.st.Group, err = k.runGroup(s.st.Run, s.st.CgroupDriver); err != nil {
+		return err
+	}
+	if err := k.saveShared(s); err != nil {
+		return err
+	}
+	return k.openRun(context.Background(), s.st.Group, s.st.Run, "wherry: run "+s.st.Run)
 }
 
 // reapHolder waits for a holder's end. It ends by our hand only, unless somebody on the host kills it.
@@ -208,7 +225,13 @@ func duplicate(f *os.File) (*os.File, error) {
 
 // holderGroup is the group of a run's holder: beside its containers', as the
 // keeper's own group must not be kept by it.
-func (k *Keeper) holderGroup(run string) cgroup.Group { return k.group(run, "+holder") }
+func (k *Keeper) holderGroup(st *sharedState) cgroup.Group {
+	run := st.Group
+	if run == "" { // written by a keeper that knew of one place only
+		run = path.Join(k.cgroupParent, st.Run)
+	}
+	return cgroup.Group{Path: path.Join(run, "+holder")}
+}
 
 // releaseNamespaces lets go of a run's namespaces. A PID namespace ends with
 // its holder, so that one waits for its containers.
@@ -238,7 +261,7 @@ func (k *Keeper) releaseNamespaces(run string) error {
 // occupied tells whether a container of the run may be alive. The caller holds the lock.
 func (k *Keeper) occupied(run string) bool {
 	for _, c := range k.containers {
-		if st := c.snapshot(); st.Run == run && st.State != runtime.Exited {
+		if st := c.snapshot(); st.Run == run && st.State != runtime.Exited && !c.leaving.Load() {
 			return true
 		}
 	}
@@ -258,14 +281,17 @@ func (k *Keeper) dropShared(s *shared) error {
 		return err
 	}
 	if s.st.PID {
-		g := k.holderGroup(run)
+		g := k.holderGroup(&s.st)
 		if err := emptyGroup(g); err != nil {
 			return err
 		}
 		if err := removeGroup(g); err != nil {
 			return err
 		}
-		removeEmptyGroup(path.Join(k.cgroupParent, run))
+		if err := k.closeRun(run, path.Dir(g.Path)); err != nil {
+			return err
+		}
+		removeEmptyGroup(path.Dir(g.Path))
 	}
 	for name, f := range s.files {
 		f.Close()

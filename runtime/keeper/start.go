@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path"
 	goruntime "runtime"
 	"time"
 
@@ -38,7 +39,11 @@ func (k *Keeper) start(ctx context.Context, cfg *runtime.Config, netns *os.File)
 	k.launching.RLock()
 	defer k.launching.RUnlock()
 	defer k.busy()
-	c, err := k.reserve(k.firstState(cfg))
+	group, err := k.runGroup(cfg.Run, cfg.CgroupDriver)
+	if err != nil {
+		return runtime.Status{}, stepError(runtime.StepCgroup, err)
+	}
+	c, err := k.reserve(k.firstState(cfg, path.Join(group, cfg.Container)))
 	if err != nil {
 		return runtime.Status{}, stepError(runtime.StepProcess, err)
 	}
@@ -54,13 +59,13 @@ func (k *Keeper) start(ctx context.Context, cfg *runtime.Config, netns *os.File)
 	return st, nil
 }
 
-func (k *Keeper) firstState(cfg *runtime.Config) state {
-	kills, _ := k.group(cfg.Run, cfg.Container).OOMKills() // there is no group yet, unless something went very wrong
+func (k *Keeper) firstState(cfg *runtime.Config, group string) state {
+	kills, _ := (cgroup.Group{Path: group}).OOMKills() // there is no group yet, unless something went very wrong
 	return state{
 		Format: stateFormat, BootID: k.boot,
 		Status: runtime.Status{
 			ID: cfg.ID(), Unit: cfg.Unit, Instance: cfg.Instance, Run: cfg.Run, Container: cfg.Container,
-			State: runtime.Creating, LogPath: cfg.Log.Path, Cgroup: k.group(cfg.Run, cfg.Container).Path,
+			State: runtime.Creating, LogPath: cfg.Log.Path, Cgroup: group,
 			IDMap: cfg.IDMap,
 		},
 		Init: cfg.Init, Log: cfg.Log, OOMKills: kills, OOM: cfg.OOM,
@@ -100,6 +105,7 @@ func (l *launch) run(ctx context.Context) error {
 		do   func() error
 	}{
 		{runtime.StepProcess, func() error { return l.reach(atReserved) }},
+		{runtime.StepCgroup, func() error { return l.openRun(ctx) }},
 		{runtime.StepLog, l.prepareLog},
 		{runtime.StepProcess, l.prepareProcess},
 		{runtime.StepProcess, l.onThread},
@@ -115,6 +121,15 @@ func (l *launch) run(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// openRun sees to the group that containers of the run stand under.
+func (l *launch) openRun(ctx context.Context) error {
+	group := path.Dir(l.c.snapshot().Cgroup)
+	if err := l.k.openRun(ctx, group, l.cfg.Run, "wherry: unit "+l.cfg.Unit+", instance "+l.cfg.Instance); err != nil {
+		return err
+	}
+	return l.reach(atOpened)
 }
 
 func (l *launch) reach(p point) error { return l.k.reach(p, l.c) }
@@ -162,13 +177,14 @@ func (l *launch) prepareLog() error {
 // prepareProcess collects what the container's first process gets along.
 func (l *launch) prepareProcess() error {
 	spec := l.cfg.Spec
-	l.k.complete(l.cfg, l.netns)
+	st := l.c.snapshot()
+	l.k.complete(l.cfg, st.Cgroup, l.netns)
 	if err := l.joinShared(); err != nil {
 		return err
 	}
 	log := l.k.logger.With("unit", l.cfg.Unit, "container", l.cfg.ID())
 	l.k.host.fit(spec, log)
-	err := l.k.fitLimits(spec.Linux.Resources, log)
+	err := l.k.fitLimits(spec.Linux.Resources, l.k.parentOf(path.Dir(st.Cgroup)), log)
 	if err != nil {
 		return stepError(runtime.StepCgroup, err)
 	}
