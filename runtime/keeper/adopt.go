@@ -35,6 +35,7 @@ func (k *Keeper) adopt() error {
 	}
 	for i := range states {
 		k.adoptOne(&states[i])
+		k.heirlooms.store.progress()
 	}
 	k.adoptShared()
 	k.adoptExecs()

@@ -26,6 +26,7 @@ type heirlooms struct {
 	held  map[string]int // descriptors of our own, by name
 	heirs map[heir]struct{}
 	more  chan struct{} // closed, and made anew, when others return something
+	store *storeHeir    // the heir that is a service manager; nil: there is none
 }
 
 // Kinds of heirlooms. The owner of those that begin with "ns-" is a run, else a container.

@@ -2,6 +2,7 @@ package keeper
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -9,6 +10,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -16,13 +19,31 @@ import (
 // maxHeirName is what systemd takes for a name (FDNAME_MAX).
 const maxHeirName = 255
 
+// maxStoredNames bounds the names in the store. They come back in one variable of the environment, LISTEN_FDNAMES, and a program with
+// one of 128 KiB (MAX_ARG_STRLEN) cannot be started at all.
+const maxStoredNames = 120 << 10
+
 // storeHeir is systemd's store of descriptors, for a keeper that runs as a
 // service with FileDescriptorStoreMax. What is in it comes back when the
-// service is started again.
+// service is started again. None is nil, which takes every note.
 type storeHeir struct {
 	socket int
 	to     unix.Sockaddr
 	logger *slog.Logger
+
+	mu      sync.Mutex
+	waiting []storeNote    // for a manager that does not read
+	names   map[string]int // in the store, with their lengths
+	size    int            // of all names
+	full    bool           // said
+
+	extended time.Time // of progress alone
+}
+
+// storeNote is a note with its descriptor, -1: none.
+type storeNote struct {
+	text string
+	fd   int
 }
 
 // newStoreHeir returns nil if no service manager takes notes from us.
@@ -38,27 +59,123 @@ func newStoreHeir(address string, logger *slog.Logger) *storeHeir {
 	if address[0] == '@' {
 		address = "\x00" + address[1:]
 	}
-	return &storeHeir{socket: fd, to: &unix.SockaddrUnix{Name: address}, logger: logger}
+	return &storeHeir{socket: fd, to: &unix.SockaddrUnix{Name: address}, logger: logger, names: map[string]int{}}
 }
 
 // kept gives fd to the store. FDPOLL=0, because systemd would drop a pidfd as
 // soon as its process has ended (v252).
 func (s *storeHeir) kept(name string, fd int) {
-	defer unix.Close(fd)
-	if len(name) > maxHeirName {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(name) > maxHeirName || s.size+len(name)+1 > maxStoredNames {
+		unix.Close(fd)
+		if !s.full {
+			s.full = true
+			s.logger.Warn("the service manager's store is full: if keeper and daemon die together, what is not in it is lost", "name", name)
+		}
 		return
 	}
-	s.notify("FDSTORE=1\nFDPOLL=0\nFDNAME="+name, unix.UnixRights(fd))
+	s.size += len(name) + 1 - s.names[name]
+	s.names[name] = len(name) + 1
+	s.send(storeNote{"FDSTORE=1\nFDPOLL=0\nFDNAME=" + name, fd})
 }
 
-func (s *storeHeir) dropped(name string) { s.notify("FDSTOREREMOVE=1\nFDNAME="+name, nil) }
+func (s *storeHeir) dropped(name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.size -= s.names[name]
+	delete(s.names, name)
+	s.send(storeNote{"FDSTOREREMOVE=1\nFDNAME=" + name, -1})
+}
 
-// notify does not wait: a manager that does not read must not stop a start. Not net.UnixConn,
-// whose WriteMsgUnix refuses a connected datagram socket with an address.
-func (s *storeHeir) notify(text string, rights []byte) {
-	if err := unix.Sendmsg(s.socket, []byte(text), rights, s.to, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL); err != nil {
-		s.logger.Warn("the service manager does not take a note", "note", strings.ReplaceAll(text, "\n", " "), "err", err)
+// notify sends a note without a descriptor.
+func (s *storeHeir) notify(text string) {
+	if s == nil {
+		return
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.send(storeNote{text, -1})
+}
+
+// extendEvery is how often a manager hears that a start gets on, and that it may take so much longer.
+const (
+	extendEvery = 5 * time.Second
+	extendNote  = "EXTEND_TIMEOUT_USEC=90000000"
+)
+
+// progress tells the manager now and then that our start, which many containers make long, gets on.
+func (s *storeHeir) progress() {
+	if s == nil || time.Since(s.extended) < extendEvery {
+		return
+	}
+	s.extended = time.Now()
+	s.notify(extendNote)
+}
+
+// send does not wait: a manager that does not read, as while it executes itself again, must not stop a start. Nothing
+// is left out either: what the store is not told to drop would stay in it. Not net.UnixConn, whose WriteMsgUnix refuses a
+// connected datagram socket with an address.
+func (s *storeHeir) send(n storeNote) {
+	if len(s.waiting) == 0 {
+		err := s.sendmsg(n, unix.MSG_DONTWAIT)
+		if !errors.Is(err, unix.EAGAIN) {
+			s.sent(n, err)
+			return
+		}
+		go s.sendWaiting()
+	}
+	s.waiting = append(s.waiting, n)
+}
+
+func (s *storeHeir) sendmsg(n storeNote, flags int) error {
+	var rights []byte
+	if n.fd >= 0 {
+		rights = unix.UnixRights(n.fd)
+	}
+	return unix.Sendmsg(s.socket, []byte(n.text), rights, s.to, flags|unix.MSG_NOSIGNAL)
+}
+
+func (s *storeHeir) sent(n storeNote, err error) {
+	if n.fd >= 0 {
+		unix.Close(n.fd)
+	}
+	if err != nil {
+		s.logger.Warn("the service manager does not take a note", "note", strings.ReplaceAll(n.text, "\n", " "), "err", err)
+	}
+}
+
+// sendWaiting sends what waits, in its order, and waits for the manager.
+func (s *storeHeir) sendWaiting() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for len(s.waiting) > 0 {
+		n := s.waiting[0]
+		s.mu.Unlock()
+		err := s.sendmsg(n, 0)
+		s.mu.Lock()
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		s.waiting = s.waiting[1:]
+		s.sent(n, err)
+	}
+}
+
+// flush waits until the manager has everything, with a limit.
+func (s *storeHeir) flush(limit time.Duration) {
+	if s == nil {
+		return
+	}
+	for deadline := time.Now().Add(limit); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		s.mu.Lock()
+		n := len(s.waiting)
+		s.mu.Unlock()
+		if n == 0 {
+			return
+		}
+	}
+	s.logger.Warn("the service manager does not take notes")
 }
 
 // Where a keeper finds its heirlooms when it begins.

@@ -6,7 +6,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"os"
 	"os/signal"
@@ -90,7 +89,7 @@ func Main(args []string) int {
 }
 
 func run(f flags) error {
-	f.logger = slog.New(slog.NewTextHandler(os.Stderr, nil))
+	f.logger = newLogger(os.Stderr)
 	logrus.SetOutput(os.Stderr)
 	logrus.SetLevel(logrus.WarnLevel)
 	if f.check {
@@ -140,10 +139,7 @@ func (d *daemon) run() error {
 		return err
 	}
 	d.announce()
-	if s := newStoreHeir(os.Getenv(envNotify), d.logger); s != nil {
-		s.notify("READY=1", nil)
-		unix.Close(s.socket)
-	}
+	d.k.heirlooms.store.notify("READY=1")
 	d.ignoreSignals()
 	s := &server{
 		k: d.k, listener: d.socket,
@@ -170,8 +166,8 @@ func (d *daemon) prepare(socket string) error {
 	}
 	d.k = k
 	k.heirlooms.inherit(d.logger)
-	if store := newStoreHeir(os.Getenv(envNotify), d.logger); store != nil {
-		k.heirlooms.appoint(store)
+	if k.heirlooms.store = newStoreHeir(os.Getenv(envNotify), d.logger); k.heirlooms.store != nil {
+		k.heirlooms.appoint(k.heirlooms.store)
 	}
 	go k.watchOOM()
 	if err := k.adopt(); err != nil {
@@ -234,17 +230,15 @@ func (d *daemon) announce() {
 	f.Close()
 }
 
-// ignoreSignals: a terminal's or a service manager's wish to end us is none of
-// the containers' business. SIGTERM ends an idle keeper.
+// ignoreSignals: a terminal's wish to end us is none of the containers' business. SIGTERM ends an idle keeper, and any that a service
+// manager runs.
 func (d *daemon) ignoreSignals() {
 	signal.Ignore(unix.SIGINT, unix.SIGHUP, unix.SIGPIPE)
 	term := make(chan os.Signal, 1)
 	signal.Notify(term, unix.SIGTERM)
 	go func() {
 		for range term {
-			if err := d.shutdown(); err != nil {
-				d.logger.Warn("not ending", "err", err)
-			}
+			d.terminated()
 		}
 	}()
 }

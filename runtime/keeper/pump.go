@@ -33,9 +33,11 @@ type pump struct {
 	ending chan struct{} // closed by stop
 	wg     sync.WaitGroup
 
-	mu    sync.Mutex      // both streams write to one file
-	log   *logfile.Writer // nil: the output is dropped
-	queue *queue          // nil: the container waits for the disk
+	mu      sync.Mutex      // both streams write to one file
+	log     *logfile.Writer // nil: the output is dropped
+	queue   *queue          // nil: the container waits for the disk
+	over    bool            // stopped, or about to be
+	resting bool            // by rest
 }
 
 // makePipes makes the named pipes of container id.
@@ -108,6 +110,17 @@ func (p *pump) closePipes() {
 // could write; if a container has handed its pipe to another one, what that
 // one writes from now on is nobody's output, and holds up nothing.
 func (p *pump) stop() {
+	p.mu.Lock()
+	resting := p.resting
+	p.over = true
+	p.mu.Unlock()
+	if resting {
+		select {} // see rest
+	}
+	p.finish()
+}
+
+func (p *pump) finish() {
 	p.stopTerminal()
 	for _, f := range p.pipes {
 		f.SetReadDeadline(time.Unix(1, 0))

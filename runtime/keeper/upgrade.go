@@ -60,6 +60,7 @@ func (d *daemon) upgrade(binary string) error {
 		defer self.Close()
 		os.Setenv(envFormer, strconv.Itoa(int(self.Fd())))
 	}
+	d.k.heirlooms.store.flush(quitNotes)
 	d.logger.Info("becoming another binary", "binary", binary)
 	err = execve(binary, args)
 	os.Unsetenv(envHeirlooms)
