@@ -24,7 +24,7 @@
 
 #define CARGO "cargo"
 #define TREE "/sys/fs/cgroup"
-#define LEAF "/.cargo"
+#define LEAF "/cargo" /* DelegateSubgroup= of the service */
 
 static void __attribute__((noreturn)) fail(const char *what)
 {
