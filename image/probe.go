@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/wherry-run/wherry/image/internal/disk"
 	"github.com/wherry-run/wherry/image/internal/quota"
 )
 
@@ -175,4 +176,14 @@ func sweepProbes(dir string) {
 			return
 		}
 	}
+}
+
+// DiskOf reads how full the file system at path is, and what a store with this
+// Options.Reserve would leave free.
+func DiskOf(path string, reserve int64) (DiskState, error) {
+	st, err := disk.StatFS(path)
+	if err != nil {
+		return DiskState{}, err
+	}
+	return diskState(path, st, reserve), nil
 }

@@ -39,6 +39,7 @@ type Options struct {
 	Defaults     Defaults            // for units that do not say
 	LogTotal     int64               // bytes of all logs together; 0: a tenth of the file system of Root, negative: no bound
 	Version      string              // shown by status
+	Config       string              // path of the file that these options come from, for messages; empty: /etc/wherry/wherry.yaml
 	Logger       *slog.Logger        // nil: discards
 	StopAtExit   bool                // stop all containers when Run ends; otherwise they run on
 	GC           GC                  // when images that nobody needs are deleted

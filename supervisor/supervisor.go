@@ -18,10 +18,13 @@ import (
 	"github.com/wherry-run/wherry/runtime/network"
 	"github.com/wherry-run/wherry/runtime/spec"
 	"github.com/wherry-run/wherry/supervisor/api"
+	"github.com/wherry-run/wherry/supervisor/doctor"
 	"github.com/wherry-run/wherry/supervisor/event"
 	"github.com/wherry-run/wherry/supervisor/internal/apiserver"
 	"github.com/wherry-run/wherry/supervisor/internal/exits"
+	"github.com/wherry-run/wherry/supervisor/internal/room"
 	"github.com/wherry-run/wherry/supervisor/internal/state"
+	"golang.org/x/sync/singleflight"
 )
 
 // Errors that callers tell apart with errors.Is. All but ErrBusy are those of
@@ -74,6 +77,8 @@ type Supervisor struct {
 	operations operations
 	lastGC     atomic.Pointer[api.LastGC]
 	beginnings beginnings
+	doctor     doctor.Doctor
+	looks      singleflight.Group // of the doctor
 
 	sizes    sync.Map // api.Size by the name of a unit that somebody is starting on a terminal
 	tidying  tidying
@@ -331,6 +336,7 @@ func (s *Supervisor) Info() api.Info {
 			i.Warnings = append(i.Warnings, what+" not written: "+err.Error())
 		}
 	}
+	i.Warnings = append(i.Warnings, room.Warnings(s.paths.root, s.paths.runDir)...)
 	select {
 	case <-s.ready:
 		i.KeeperPid = s.rt.KeeperPid()

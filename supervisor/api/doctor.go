@@ -1,5 +1,11 @@
 package api
 
+import (
+	"context"
+	"net/http"
+	"net/url"
+)
+
 // Verdict is what a check of the host has come to.
 type Verdict string
 
@@ -37,4 +43,14 @@ func (d Diagnosis) Worst() Verdict {
 		}
 	}
 	return worst
+}
+
+// Doctor has the daemon look at its host, and with askRegistries also ask the
+// registries whether they let it in. GET /v1/doctor.
+func (c *Client) Doctor(ctx context.Context, askRegistries bool) (d Diagnosis, err error) {
+	var query url.Values
+	if askRegistries {
+		query = url.Values{"registries": {"true"}}
+	}
+	return d, c.call(ctx, http.MethodGet, "/doctor", query, nil, &d)
 }

@@ -36,6 +36,7 @@ type Daemon struct {
 	operations map[string]*operation
 	damage     map[string][]image.Damage // by digest
 
+	healthy  bool                     // the host
 	Root     string                   // the root folder of all containers
 	attached int                      // how many ever were
 	inputs   map[string]chan struct{} // closed when one is read to its end

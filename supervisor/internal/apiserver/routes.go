@@ -31,7 +31,10 @@ func (s *Server) handler() http.Handler {
 		handle  handlerFunc
 	}{
 		{"GET /v1/info", read, s.getInfo},
+		{"GET /v1/doctor", read, s.getDoctor},
 		{"POST /v1/reload", admin, s.postReload},
+		{"POST /v1/shutdown", admin, s.postShutdown},
+		{"DELETE /v1/shutdown", admin, s.deleteShutdown},
 		{"GET /v1/vitals", admin, s.getVitals}, // it may stop the world for a moment
 		{"GET /v1/units", read, s.getUnits},
 		{"GET /v1/units/{name}", read, s.getUnit},

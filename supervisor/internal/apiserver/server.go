@@ -24,6 +24,8 @@ const (
 // Backend is what the server needs of a supervisor, noun by noun.
 type Backend interface {
 	Daemon
+	Physician
+	Undertaker
 	Units
 	Assessor
 	Obituarist
