@@ -29,7 +29,7 @@ func (l Limits) Check(parent Group) error {
 		return parent.wrap("look up controllers", err)
 	}
 	if err := l.checkAgainst(have, h.mode); err != nil {
-		return err
+		return h.remedy(err, parent.Path)
 	}
 	if err := l.checkFiles(h, parent.Path); err != nil {
 		return err
@@ -48,25 +48,25 @@ func (l Limits) needs(mode Mode) []need {
 			list = append(list, need{controller, name})
 		}
 	}
-	add(l.Memory > 0, "memory", "limit memory")
-	add(l.MemoryHigh > 0, "memory", "limit memory_high")
-	add(l.MemoryReservation > 0, "memory", "reservation memory")
-	add(l.CPUs > 0, "cpu", "limit cpus")
-	add(l.CPUReservation > 0, "cpu", "reservation cpus")
+	add(l.Memory > 0, "memory", "resources.limits.memory")
+	add(l.MemoryHigh > 0, "memory", "resources.limits.memory_high")
+	add(l.MemoryReservation > 0, "memory", "resources.reservations.memory")
+	add(l.CPUs > 0, "cpu", "resources.limits.cpus")
+	add(l.CPUReservation > 0, "cpu", "resources.reservations.cpus")
 	add(l.CPUShares > 0, "cpu", "cpu_shares")
-	add(l.Pids > 0, "pids", "limit pids")
+	add(l.Pids > 0, "pids", "resources.limits.pids")
 	add(l.CpusetCPUs != "", "cpuset", "cpuset")
 	add(l.CpusetMems != "", "cpuset", "cpuset_mems")
 	io := "io"
 	if mode == Legacy {
 		io = "blkio"
 	}
-	add(l.IO.Weight != 0, io, "blkio_config weight")
+	add(l.IO.Weight != 0, io, "blkio_config.weight")
 	for _, r := range l.IO.rates() {
-		add(len(r.list) > 0, io, "blkio_config "+r.key)
+		add(len(r.list) > 0, io, "blkio_config."+r.key)
 	}
 	for _, size := range slices.Sorted(maps.Keys(l.Hugepages)) {
-		add(true, "hugetlb", "limit hugepages "+size)
+		add(true, "hugetlb", "resources.limits.hugepages "+size)
 	}
 	return list
 }
@@ -85,11 +85,11 @@ func (l Limits) controllers() []string {
 func (l Limits) checkAgainst(have []string, mode Mode) error {
 	for _, n := range l.needs(mode) {
 		if !slices.Contains(have, n.controller) {
-			return fmt.Errorf("%s: the %s controller %q is not available to us", n.name, mode, n.controller)
+			return &missing{need: n, mode: mode}
 		}
 	}
 	if mode == Legacy && l.MemoryHigh > 0 {
-		return fmt.Errorf("limit memory_high: the %s controller %q has no such limit: it needs cgroup v2", mode, "memory")
+		return fmt.Errorf("resources.limits.memory_high: the %s controller %q has no such limit: it needs cgroup v2", mode, "memory")
 	}
 	return nil
 }
@@ -98,17 +98,17 @@ func (l Limits) checkAgainst(have []string, mode Mode) error {
 // built and booted. Where the parent is not there yet, the start will tell.
 func (l Limits) checkFiles(h *host, parent string) error {
 	if l.Swap > 0 && !h.swapAccounting() {
-		return fmt.Errorf("limit swap: the %s controller %q does not count swap: boot the host with swapaccount=1", h.mode, "memory")
+		return fmt.Errorf("resources.limits.swap: the %s controller %q does not count swap: boot the host with swapaccount=1", h.mode, "memory")
 	}
 	if l.IO.Weight != 0 {
 		if dir := h.file(h.ioController(), parent, ""); isDir(dir) && h.ioWeightFile(parent) == "" {
-			return fmt.Errorf("blkio_config weight: the %s controller %q has no weights: the kernel has neither the scheduler BFQ nor iocost",
+			return fmt.Errorf("blkio_config.weight: the %s controller %q has no weights: the kernel has neither the scheduler BFQ nor iocost: leave it out, or boot a kernel built with CONFIG_IOSCHED_BFQ or CONFIG_BLK_CGROUP_IOCOST",
 				h.mode, h.ioController())
 		}
 	}
 	for _, size := range slices.Sorted(maps.Keys(l.Hugepages)) {
 		if dir := h.file("hugetlb", parent, ""); isDir(dir) && !exists(h.file("hugetlb", parent, h.hugepageFile(size))) {
-			return fmt.Errorf("limit hugepages %s: the host has no pages of that size", size)
+			return fmt.Errorf("resources.limits.hugepages %s: the host has no pages of that size", size)
 		}
 	}
 	return nil

@@ -64,27 +64,27 @@ func (l Limits) Validate() error {
 func (l Limits) validateMemory() error {
 	switch {
 	case l.Memory < 0:
-		return fmt.Errorf("limit memory: %d bytes is negative", l.Memory)
+		return fmt.Errorf("limit memory: %s is negative", sizeText(l.Memory))
 	case l.Memory > 0 && l.Memory < minMemory:
-		return fmt.Errorf("limit memory: %d bytes is too little to start a process; at least 6MiB", l.Memory)
+		return fmt.Errorf("limit memory: %s is too little to start a process; at least 6MiB", sizeText(l.Memory))
 	case l.MemoryHigh < 0:
-		return fmt.Errorf("limit memory_high: %d bytes is negative", l.MemoryHigh)
+		return fmt.Errorf("limit memory_high: %s is negative", sizeText(l.MemoryHigh))
 	case l.MemoryHigh > 0 && l.MemoryHigh < minMemory:
-		return fmt.Errorf("limit memory_high: %d bytes is too little to start a process; at least 6MiB", l.MemoryHigh)
+		return fmt.Errorf("limit memory_high: %s is too little to start a process; at least 6MiB", sizeText(l.MemoryHigh))
 	case l.Memory > 0 && l.MemoryHigh > l.Memory:
-		return fmt.Errorf("limit memory_high: %d bytes is more than the memory limit of %d: it would do nothing", l.MemoryHigh, l.Memory)
+		return fmt.Errorf("limit memory_high: %s is more than the memory limit of %s: it would do nothing", sizeText(l.MemoryHigh), sizeText(l.Memory))
 	case l.MemoryReservation < 0:
-		return fmt.Errorf("reservation memory: %d bytes is negative", l.MemoryReservation)
+		return fmt.Errorf("reservation memory: %s is negative", sizeText(l.MemoryReservation))
 	case l.Memory > 0 && l.MemoryReservation > l.Memory:
-		return fmt.Errorf("reservation memory: %d bytes is more than the memory limit of %d", l.MemoryReservation, l.Memory)
+		return fmt.Errorf("reservation memory: %s is more than the memory limit of %s", sizeText(l.MemoryReservation), sizeText(l.Memory))
 	case l.MemoryHigh > 0 && l.MemoryReservation > l.MemoryHigh:
-		return fmt.Errorf("reservation memory: %d bytes is more than memory_high, %d", l.MemoryReservation, l.MemoryHigh)
+		return fmt.Errorf("reservation memory: %s is more than memory_high, %s", sizeText(l.MemoryReservation), sizeText(l.MemoryHigh))
 	case l.Swap < -1:
-		return fmt.Errorf("limit swap: %d bytes is negative", l.Swap)
+		return fmt.Errorf("limit swap: %s is negative", sizeText(l.Swap))
 	case l.Swap > 0 && l.Memory == 0:
-		return fmt.Errorf("limit swap: %d bytes without a limit of memory: it is what may be used beside that", l.Swap)
+		return fmt.Errorf("limit swap: %s without a limit of memory: it is what may be used beside that", sizeText(l.Swap))
 	case l.Swap > 0 && l.Memory > math.MaxInt64-l.Swap:
-		return fmt.Errorf("limit swap: %d bytes is too much", l.Swap)
+		return fmt.Errorf("limit swap: %s is too much", sizeText(l.Swap))
 	}
 	return nil
 }

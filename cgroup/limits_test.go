@@ -15,8 +15,8 @@ func TestValidate(t *testing.T) {
 	}{
 		{Limits{}, ""},
 		{Limits{Memory: 512 << 20, CPUs: 1.5, Pids: 100}, ""},
-		{Limits{Memory: -1}, "limit memory: -1 bytes is negative"},
-		{Limits{Memory: 1 << 20}, "limit memory: 1048576 bytes is too little to start a process; at least 6MiB"},
+		{Limits{Memory: -1}, "limit memory: -1B is negative"},
+		{Limits{Memory: 1 << 20}, "limit memory: 1MiB is too little to start a process; at least 6MiB"},
 		{Limits{CPUs: -1}, "limit cpus: -1 is negative"},
 		{Limits{CPUs: 0.001}, "limit cpus: 0.001 is less than the kernel can give; at least 0.01"},
 		{Limits{CPUs: math.NaN()}, "limit cpus: NaN is not a number of cores"},
@@ -59,8 +59,8 @@ func TestMissingControllerIsNamed(t *testing.T) {
 		want string
 	}{
 		{[]string{"memory", "cpu", "pids"}, Unified, ""},
-		{[]string{"memory", "pids"}, Unified, `limit cpus: the cgroup v2 controller "cpu" is not available to us`},
-		{[]string{"cpu", "pids"}, Legacy, `limit memory: the cgroup v1 controller "memory" is not available to us`},
+		{[]string{"memory", "pids"}, Unified, `resources.limits.cpus: the cgroup v2 controller "cpu" is not available to us`},
+		{[]string{"cpu", "pids"}, Legacy, `resources.limits.memory: the cgroup v1 controller "memory" is not available to us`},
 	} {
 		got := ""
 		if err := l.checkAgainst(c.have, c.mode); err != nil {

@@ -30,7 +30,15 @@ type Parent struct {
 	// controllers. systemd 254 and newer does it with DelegateSubgroup=. In a
 	// group that nobody has delegated they are not ours to move.
 	Subgroup string
+
+	// Scopes says that systemd makes groups for us below it, with the controllers
+	// that it knows of: for Check.
+	Scopes bool
 }
+
+// systemdControllers are what systemd hands out to scopes that are delegated; the limits
+// of other controllers cannot be had in one.
+var systemdControllers = []string{"cpu", "cpuset", "io", "memory", "pids"}
 
 // ErrOccupied says that a group which must hand controllers down holds
 // processes itself.
@@ -140,6 +148,9 @@ func (p Parent) Require(l Limits) error {
 
 // Check tells whether Require could make sure of the limits, and changes nothing.
 func (p Parent) Check(l Limits) error {
+	if p.Scopes {
+		return p.checkScopes(l)
+	}
 	err := l.Check(Group{Path: p.Path})
 	if err == nil || l.Validate() != nil {
 		return err
@@ -152,6 +163,32 @@ func (p Parent) Check(l Limits) error {
 		return nil
 	}
 	return err
+}
+
+func (p Parent) checkScopes(l Limits) error {
+	if err := l.Validate(); err != nil {
+		return err
+	}
+	h, err := theHost()
+	if err != nil {
+		return err
+	}
+	have, err := h.controllers("/")
+	if err != nil {
+		return err
+	}
+	if err := l.checkAgainst(have, h.mode); err != nil {
+		return h.remedy(err, "/")
+	}
+	var m *missing
+	if err := l.checkAgainst(systemdControllers, h.mode); errors.As(err, &m) {
+		m.remedy = "systemd does not hand it out to scopes: use cgroup_driver: cgroupfs"
+		return m
+	}
+	if err := l.checkFiles(h, p.Path); err != nil {
+		return err
+	}
+	return l.checkSets(h, p.Path)
 }
 
 // ancestors of a group, the root first.

@@ -149,7 +149,7 @@ func (h *host) usage(file string) int64 {
 }
 
 func inUse(limit, used int64) error {
-	return fmt.Errorf("limit memory: %w: %d bytes, which cannot be taken back to %d", ErrInUse, used, limit)
+	return fmt.Errorf("limit memory: %w: %s, which cannot be taken back to %s", ErrInUse, sizeText(used), sizeText(limit))
 }
 
 // explain makes an error of the kernel's say what it is about.
@@ -159,7 +159,7 @@ func (h *host) explain(group string, s setting, err error) error {
 		limit, _ := strconv.ParseInt(s.value, 10, 64)
 		return inUse(limit, h.usage(h.file("memory", group, strings.Replace(s.file, "limit", "usage", 1))))
 	case errors.Is(err, errNoController) || gone(err) && s.device == "":
-		return fmt.Errorf("%s: the %s controller %q is not available to us", s.name, h.mode, s.controller)
+		return h.remedy(&missing{need: need{s.controller, s.name}, mode: h.mode}, filepath.Dir(group))
 	case errors.Is(err, unix.ENODEV) && s.device != "":
 		return fmt.Errorf("%s: there is no disk %s", s.name, s.device)
 	}

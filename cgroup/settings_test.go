@@ -119,7 +119,7 @@ func TestSetIsAllOrNothing(t *testing.T) {
 func TestMemoryThatIsInUse(t *testing.T) {
 	h := fakeTree(t, Unified, map[string]string{"app/memory.current": "99999999\n", "app/memory.max": "max\n", "app/memory.high": "max\n"})
 	err := h.setLimits("/app", Limits{Memory: 8 << 20})
-	if !errors.Is(err, ErrInUse) || !strings.Contains(err.Error(), "99999999 bytes") {
+	if !errors.Is(err, ErrInUse) || !strings.Contains(err.Error(), "95.4MiB, which cannot be taken back to 8MiB") {
 		t.Errorf("got %v", err)
 	}
 	if got := h.fakeFile(t, "memory.max"); got != "max\n" {
@@ -144,11 +144,11 @@ func TestResourcesThereAndBack(t *testing.T) {
 
 func TestNeedsNameController(t *testing.T) {
 	l := Limits{IO: IO{Reads: []Rate{{"8:0", 1}}}}
-	if err := l.checkAgainst([]string{"memory"}, Legacy); err == nil || err.Error() != `blkio_config device_read_iops: the cgroup v1 controller "blkio" is not available to us` {
+	if err := l.checkAgainst([]string{"memory"}, Legacy); err == nil || err.Error() != `blkio_config.device_read_iops: the cgroup v1 controller "blkio" is not available to us` {
 		t.Errorf("got %v", err)
 	}
 	l = Limits{Hugepages: map[string]int64{"2MB": 0}}
-	if err := l.checkAgainst([]string{"memory"}, Unified); err == nil || err.Error() != `limit hugepages 2MB: the cgroup v2 controller "hugetlb" is not available to us` {
+	if err := l.checkAgainst([]string{"memory"}, Unified); err == nil || err.Error() != `resources.limits.hugepages 2MB: the cgroup v2 controller "hugetlb" is not available to us` {
 		t.Errorf("got %v", err)
 	}
 	if err := (Limits{MemoryHigh: 1 << 30}).checkAgainst(v1Controllers, Legacy); err == nil || !strings.Contains(err.Error(), "memory_high") {

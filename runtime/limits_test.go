@@ -186,7 +186,7 @@ func TestMemoryInUseIsNotTaken(t *testing.T) {
 		t.Fatalf("it uses too little for the test: %+v, %v", stats, serr)
 	}
 	err := w.rt.Update(w.ctx(), c.ID(), cgroup.Limits{Memory: 8 << 20})
-	if err == nil || !strings.Contains(err.Error(), "more is in use") || !strings.Contains(err.Error(), "8388608") {
+	if err == nil || !strings.Contains(err.Error(), "more is in use") || !strings.Contains(err.Error(), "8MiB") {
 		t.Errorf("got %v", err)
 	}
 	checkFiles(t, "after it was refused", st, []want{{"memory.limit_in_bytes", "memory.max", "536870912", "536870912"}, {"", "memory.high", "", "max"}})

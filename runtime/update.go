@@ -5,6 +5,7 @@ import (
 	"path"
 
 	"github.com/wherry-run/wherry/cgroup"
+	"github.com/wherry-run/wherry/runtime/internal/bundle"
 	"github.com/wherry-run/wherry/runtime/internal/wire"
 )
 
@@ -32,6 +33,9 @@ func (r *Runtime) CheckLimits(l cgroup.Limits) error {
 		return nil
 	}
 	parent := cgroup.Parent{Path: path.Clean("/" + r.options.CgroupParent)}
+	if r.options.CgroupDriver == DriverSystemd {
+		parent = cgroup.Parent{Path: "/" + bundle.SliceOf(parent.Path), Scopes: true}
+	}
 	if err := parent.Check(l); err != nil {
 		return err
 	}

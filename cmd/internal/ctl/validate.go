@@ -77,14 +77,23 @@ func (a *app) checkHost(source string, u unit.Unit) error {
 	if _, err := cgroup.Detect(); err != nil {
 		return nil // no Linux of ours: nothing is known
 	}
+	parent := cgroup.Parent{Path: "/wherry"}
+	if service := (cgroup.Group{Path: "/wherry.slice/wherry-cargo.service"}); exists(service) { // as the package has it
+		parent.Path = service.Path
+	}
 	for _, c := range u.Containers {
-		err := (cgroup.Parent{Path: "/wherry"}).Check(c.Limits)
+		err := parent.Check(c.Limits)
 		switch {
 		case errors.Is(err, cgroup.ErrBeyondHost):
-			term.Warn(a.err, fmt.Sprintf("%s: unit %s: %v", source, u.Name, err))
+			term.Warn(a.err, fmt.Sprintf("%s: unit %s: container %s: %v", source, u.Name, c.Name, err))
 		case err != nil:
-			return fmt.Errorf("%s: unit %s: %w", source, u.Name, err)
+			return fmt.Errorf("%s: unit %s: container %s: %w", source, u.Name, c.Name, err)
 		}
 	}
 	return nil
+}
+
+func exists(g cgroup.Group) bool {
+	there, err := g.Exists()
+	return err == nil && there
 }
