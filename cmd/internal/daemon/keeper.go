@@ -1,10 +1,14 @@
 package daemon
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
@@ -35,21 +39,75 @@ func KeeperCommand() *cobra.Command {
 }
 
 func becomeKeeper(f flags) error {
-	c := defaults(os.Getenv)
 	file := f.config
 	if file == "" {
 		file = DefaultConfig
 	}
-	if err := readConfig(file, &c); err != nil && (f.config != "" || !errors.Is(err, fs.ErrNotExist)) {
+	// Not the configured run folder: nobody knows it when the file is broken.
+	args, warning, err := keeperArgs(file, f.config != "", lastArgs(defaults(os.Getenv).RunDir, file))
+	if err != nil {
 		return startError(err)
 	}
+	if warning != nil {
+		newLogger(0).Warn("the keeper begins as the last one did", "err", warning)
+	}
+	return fmt.Errorf("start %s: %w", args[0], unix.Exec(args[0], args, os.Environ()))
+}
+
+// keeperArgs is the command line of the keeper by the configuration in file, which are kept in last. A file that somebody has just
+// spoilt must not keep a keeper from coming back that has containers: it begins as the one before then, and the warning says why.
+func keeperArgs(file string, must bool, last string) (args []string, warning, err error) {
+	c := defaults(os.Getenv)
+	err = readConfig(file, &c)
+	if errors.Is(err, fs.ErrNotExist) && !must {
+		err = nil
+	}
+	if err == nil {
+		args, err = c.keeperArgs()
+	}
+	if err == nil {
+		return args, keepArgs(last, args), nil
+	}
+	b, rerr := os.ReadFile(last)
+	if rerr != nil || json.Unmarshal(b, &args) != nil || len(args) == 0 {
+		return nil, nil, err
+	}
+	return args, err, nil
+}
+
+func (c *Config) keeperArgs() ([]string, error) {
 	path := c.Keeper
 	if path == "" {
 		path = beside("wherry-keeper")
 	}
 	if path == "" {
-		return &term.Failure{Code: term.ExitFailed, Err: errors.New("wherry-keeper: neither beside wherry nor in /usr/lib/wherry")}
+		return nil, &term.Failure{Code: term.ExitFailed, Err: errors.New("wherry-keeper: neither beside wherry nor in /usr/lib/wherry")}
 	}
-	args := []string{path, "--root", c.Root, "--run-dir", c.RunDir, "--cgroup-parent", c.CgroupParent}
-	return fmt.Errorf("start %s: %w", path, unix.Exec(path, args, os.Environ()))
+	return []string{path, "--root", c.Root, "--run-dir", c.RunDir, "--cgroup-parent", c.CgroupParent}, nil
+}
+
+// lastArgs is where the arguments of the keeper by the configuration in file are kept, until the next boot.
+func lastArgs(runDir, file string) string {
+	if file == DefaultConfig {
+		return filepath.Join(runDir, "keeper.args")
+	}
+	sum := sha256.Sum256([]byte(file))
+	return filepath.Join(runDir, "keeper-"+hex.EncodeToString(sum[:8])+".args")
+}
+
+func keepArgs(path string, args []string) error {
+	b, err := json.Marshal(args)
+	if err == nil {
+		err = os.MkdirAll(filepath.Dir(path), 0o711)
+	}
+	if err == nil {
+		err = os.WriteFile(path+".new", b, 0o600)
+	}
+	if err == nil {
+		err = os.Rename(path+".new", path)
+	}
+	if err != nil {
+		return fmt.Errorf("keep the keeper's arguments: %w", err)
+	}
+	return nil
 }
