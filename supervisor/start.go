@@ -21,6 +21,7 @@ import (
 	"github.com/wherry-run/wherry/runtime/spec"
 	"github.com/wherry-run/wherry/supervisor/api"
 	"github.com/wherry-run/wherry/supervisor/event"
+	"github.com/wherry-run/wherry/supervisor/internal/room"
 	"github.com/wherry-run/wherry/supervisor/unit"
 )
 
@@ -244,7 +245,8 @@ func (st *start) do(ctx context.Context, name string, f func(context.Context) er
 }
 
 func (st *start) fail(step string, err error) error {
-	return &StartError{Unit: st.rec.Unit.Name, Instance: st.rec.Instance, Container: st.shown(), Step: step, Err: err}
+	return &StartError{Unit: st.rec.Unit.Name, Instance: st.rec.Instance, Container: st.shown(), Step: step,
+		Err: room.Explain(err, st.s.paths.root, st.s.paths.runDir)}
 }
 
 func (st *start) app() *unit.Container { return st.con }

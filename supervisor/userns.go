@@ -89,7 +89,7 @@ func (st *start) userns(context.Context) error {
 		}
 	}
 	if mode == userNSRequired {
-		return fmt.Errorf("userns: required: %w", why)
+		return fmt.Errorf("required: %w", why)
 	}
 	st.rec.NoUserNS = why.Error()
 	st.s.log.Info("runs without a user namespace", "unit", st.rec.Unit.Name, "container", st.rec.Instance, "err", why)

@@ -101,13 +101,28 @@ func none(dir string, err error) error {
 	case errors.Is(err, unix.ESRCH):
 		reason = "they are off; mount it with the option prjquota"
 	case errors.Is(err, unix.ENOSYS), errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.ENOTTY), errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOTBLK), errors.Is(err, unix.ENODEV):
-		reason = "it takes XFS, or ext4 made by mkfs.ext4 -O quota,project, mounted with prjquota, and Linux 5.14 with CONFIG_QUOTA (for ext4 with CONFIG_QFMT_V2 too)"
+		reason = kind(dir) + "it takes XFS, or ext4 made by mkfs.ext4 -O quota,project, mounted with prjquota, and Linux 5.14 with CONFIG_QUOTA (for ext4 with CONFIG_QFMT_V2 too)"
 	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
 		reason = "not permitted; it takes root"
 	default:
 		return fmt.Errorf("quota %s: %w", dir, err)
 	}
 	return fmt.Errorf("%w below %s: %s", ErrNone, dir, reason)
+}
+
+// kind says what file system dir is on, where it is one that people expect to have such quotas.
+func kind(dir string) string {
+	var st unix.Statfs_t
+	if unix.Statfs(dir, &st) != nil {
+		return ""
+	}
+	switch st.Type {
+	case unix.BTRFS_SUPER_MAGIC: // its own quotas count subvolumes
+		return "it is on btrfs, which has none; "
+	case unix.TMPFS_MAGIC: // quotas of users and groups since 6.6, none of projects
+		return "it is on tmpfs, which has none; "
+	}
+	return ""
 }
 
 // Usage is how many bytes a project takes and may take. Both are counted by the

@@ -33,6 +33,9 @@ func TestReasons(t *testing.T) {
 			t.Errorf("%v: %v", errno, err)
 		}
 	}
+	if err := none("/dev/shm", unix.ENOTTY); !strings.Contains(err.Error(), "tmpfs, which has none") {
+		t.Error(err)
+	}
 	if err := none("/x", nil); err != nil {
 		t.Error(err)
 	}

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	bolt "go.etcd.io/bbolt"
+
+	"github.com/wherry-run/wherry/supervisor/internal/room"
 )
 
 // lazyDelay is how long a lazy change may stay in memory.
@@ -100,7 +102,7 @@ func (s *Store) Commit(b *Batch) error {
 	maps.Copy(changes, b.changes)
 	if err := s.write(changes); err != nil {
 		s.putBack(lazy)
-		return err
+		return room.Explain(fmt.Errorf("state %s: %w", s.db.Path(), err), filepath.Dir(s.db.Path()))
 	}
 	return nil
 }
