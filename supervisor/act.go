@@ -126,7 +126,10 @@ func (s *Supervisor) awaitEffect(ctx context.Context, verb, name string, was *en
 		case verbStop:
 			return e.live == 0, nil
 		}
-		return startedAll(e, was)
+		if ok, err := startedAll(e, was); ok || err != nil || !snap.down {
+			return ok, err
+		}
+		return false, errGoingDown
 	})
 	if err != nil || verb == verbRemove || verb == verbStop {
 		return err
@@ -168,6 +171,10 @@ type intend struct {
 }
 
 func (m intend) handle(l *loop) {
+	if l.descent != nil && m.verb != verbStop {
+		m.reply <- errGoingDown
+		return
+	}
 	for _, name := range m.units {
 		if l.units[name] == nil {
 			m.reply <- noSuchUnit(name)

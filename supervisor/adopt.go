@@ -180,6 +180,12 @@ func (l *loop) adoptRun(rec record, found []runtime.Status) {
 			Fields:  map[string]any{"pid": r.leading().status.Pid}})
 	}
 	r.stopped = len(ended) > 0 && l.units[rec.Unit.Name].rec.Intent != plan.Running
+	if a := l.attempts[rec.Instance]; a.Ended != nil && a.Ended.Run == rec.Run { // counted by an earlier daemon, which knew why
+		r.stopped = a.Ended.Stopped
+		if x := ended[r.members[0]]; x != nil && !r.several() {
+			x.Cause = a.Ended.Cause
+		}
+	}
 	l.adoptExits(r, ended)
 	l.resumeHooks(r)
 }

@@ -120,6 +120,10 @@ func (m *applyFiles) handle(l *loop) {
 	for i := range m.list {
 		units[i] = &m.list[i].unit
 	}
+	if l.descent != nil && !m.dry {
+		m.reply <- errGoingDown
+		return
+	}
 	if err := l.check(units); err != nil {
 		m.reply <- err
 		return
@@ -215,6 +219,7 @@ func (m *applyFiles) one(l *loop, p *proposal, c api.UnitChange) {
 // foresee computes the first actions after the changes.
 func (l *loop) foresee(list []proposal, changes []api.UnitChange) []plan.Action {
 	in := l.input(time.Now())
+	in.Shutdown = nil
 	for i, c := range changes {
 		d := plan.Desired{Unit: list[i].unit, Revision: c.Revision, Intent: plan.Running}
 		at := slices.IndexFunc(in.Desired, func(d plan.Desired) bool { return d.Unit.Name == c.Unit })

@@ -56,7 +56,7 @@ func (l *loop) goOn(r *run) (end bool) {
 	if p.Up && r.phase == plan.Starting {
 		l.up(r)
 	}
-	if l.ending {
+	if l.ending || l.descent != nil {
 		return false
 	}
 	for _, next := range p.Start {
@@ -136,7 +136,7 @@ func (l *loop) memberFailed(r *run, m *member, err error) {
 	essential := r.Revision.Definition.Essential(m.def)
 	if essential {
 		r.failed = err // the event comes with the run's end
-	} else if l.ctx.Err() == nil {
+	} else if !l.aborted(err) {
 		l.event(api.Event{Type: event.StartFailed, Unit: r.Unit.Name, Instance: r.Instance, Run: r.Run, Container: m.def.Name, Step: step,
 			Message: detail})
 		l.keepFailure(r, m.def.Name, step, detail)
@@ -167,7 +167,7 @@ func (l *loop) memberEnded(r *run, m *member, x runtime.Exit) {
 		l.log.Error("phase", "unit", r.Unit.Name, "err", err)
 		return
 	}
-	m.ended(x)
+	m.ended(l.mark(r, m, x))
 	l.keepExit(r, m)
 	if r.several() {
 		e := apiExit(m.exit, m.endedAt)
@@ -259,6 +259,9 @@ func (l *loop) beginStop(r *run) {
 	ctx, w := l.begin(r.Run, string(plan.Stop))
 	if u := l.units[r.Unit.Name]; u != nil && u.grace != nil {
 		w.haste.limit(*u.grace)
+	}
+	if !r.until.IsZero() {
+		w.haste.cap(r.until)
 	}
 	var list []*unit.Container
 	for _, m := range r.members {

@@ -98,6 +98,10 @@ type create struct {
 
 func (m create) handle(l *loop) {
 	name := m.def.Name
+	if l.descent != nil {
+		m.reply <- errGoingDown
+		return
+	}
 	if l.units[name] != nil {
 		m.reply <- fmt.Errorf("%w: %s", ErrExists, name)
 		return

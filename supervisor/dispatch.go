@@ -26,6 +26,8 @@ func (l *loop) dispatch(a plan.Action) {
 		l.dispatchForget(a)
 	case plan.Update:
 		l.dispatchUpdate(a)
+	case plan.Hurry:
+		l.hurry(l.runs[a.Run], a.Until)
 	}
 	l.touch(a.Unit)
 }
@@ -163,7 +165,7 @@ func (l *loop) started(r *run) {
 // startFailed counts a failed start like a crash; one that was aborted counts
 // as a stop.
 func (l *loop) startFailed(r *run, m startResult) {
-	r.stopped = r.stopped || errors.Is(m.err, context.Canceled) && l.ctx.Err() != nil
+	r.stopped = r.stopped || l.aborted(m.err)
 	r.endedAt, r.gone = time.Now(), m.clean
 	var step, container string
 	r.failure, step, container = failureOf(m.err)
@@ -183,6 +185,9 @@ func (l *loop) startFailed(r *run, m startResult) {
 		return
 	}
 	// A `run` whose first start failed leaves nothing behind.
+	if l.aborted(m.err) && l.descent != nil {
+		m.err = errGoingDown
+	}
 	w.started <- m.err
 	w.started = nil
 	l.change(w.rec.Name, func(w *wanted) { w.rec.Intent = plan.Removed })
@@ -203,7 +208,7 @@ func failureOf(err error) (detail, step, container string) {
 // dispatchStop asks a run to end, or aborts its pull.
 func (l *loop) dispatchStop(a plan.Action) {
 	r := l.runs[a.Run]
-	r.stopped = true
+	r.stopped, r.until = true, a.Until
 	if err := r.move(plan.Stopping); err != nil {
 		l.log.Error("phase", "unit", a.Unit, "err", err)
 		return

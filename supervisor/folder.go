@@ -209,6 +209,10 @@ type folderRead struct {
 // together; if that fails, each is tried alone, so that one mistake does not
 // hold back the others.
 func (m *folderRead) handle(l *loop) {
+	if l.descent != nil { // the next daemon sees to it
+		close(m.done)
+		return
+	}
 	old := l.warnings
 	l.warnings = m.warnings
 	for name := range l.pending {

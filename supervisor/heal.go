@@ -99,7 +99,7 @@ const severedReason = "its network device was removed, only a new run gets anoth
 // to the operator.
 func (m severed) handle(l *loop) {
 	r := l.runs[m.run]
-	if r == nil || r.phase != plan.Up || l.work[r.Run] != nil || l.work[r.Instance] != nil || l.ending {
+	if r == nil || r.phase != plan.Up || l.work[r.Run] != nil || l.work[r.Instance] != nil || l.ending || l.descent != nil {
 		return
 	}
 	if r.Revision.Definition.Restart.Condition == unit.Never {

@@ -132,12 +132,12 @@ func (l *loop) resumeHooks(r *run) {
 // beforeStop runs the hooks before a stop and returns how much of the grace period is
 // left. They are run once for each stop: if the daemon dies meanwhile, the next one goes
 // on with the signal.
-func (h hooked) beforeStop(ctx context.Context, own time.Duration, haste *haste) time.Duration {
+func (h hooked) beforeStop(ctx context.Context, own time.Duration, haste *turn) time.Duration {
 	grace, kill, _ := haste.grace(own)
 	if len(h.con.PreStop) == 0 || kill || grace <= 0 || h.noted(preStop) || !h.running(ctx) {
 		return own
 	}
-	until := time.Now().Add(grace)
+	until := time.Now().Add(grace - haste.reserve(grace))
 	if err := h.note(preStop, until); err != nil {
 		h.s.log.Warn("hook not noted", "unit", h.unit, "container", h.name, "err", err)
 	}
@@ -163,7 +163,7 @@ func (h hooked) beforeStop(ctx context.Context, own time.Duration, haste *haste)
 }
 
 // shorten ends the hooks when somebody is in more of a hurry than they are.
-func shorten(ctx context.Context, cancel context.CancelFunc, haste *haste, own time.Duration, until time.Time) {
+func shorten(ctx context.Context, cancel context.CancelFunc, haste *turn, own time.Duration, until time.Time) {
 	for {
 		grace, kill, changed := haste.grace(own)
 		if left := time.Until(until); kill || grace < left && haste.hurried() {

@@ -34,6 +34,7 @@ type loop struct {
 	boot       string // the host's boot
 	keeperSeen int    // the keeper's pid at the last list
 	ending     bool
+	descent    *descent // a shutdown of the host that is under way
 
 	plan   plan.Plan
 	again  bool // an action was done on the spot: there may be a next one
@@ -142,6 +143,7 @@ func (l *loop) step() {
 		}
 	}
 	l.noteWaits()
+	l.descend(time.Now())
 	if !l.lazy.Empty() {
 		l.store.Later(&l.lazy)
 		l.lazy = state.Batch{}
@@ -189,8 +191,10 @@ func (l *loop) arm(t *time.Timer) {
 			wake = r.wake
 		}
 	}
-	if wake.IsZero() || !l.lapse.IsZero() && l.lapse.Before(wake) {
-		wake = l.lapse
+	for _, t := range []time.Time{l.lapse, l.wakeDescent()} {
+		if wake.IsZero() || !t.IsZero() && t.Before(wake) {
+			wake = t
+		}
 	}
 	wait := time.Hour
 	if !wake.IsZero() {
@@ -202,6 +206,9 @@ func (l *loop) arm(t *time.Timer) {
 // input is what the plan depends on.
 func (l *loop) input(now time.Time) plan.Input {
 	in := plan.Input{InFlight: make(map[string]string, len(l.work)), Memory: make(map[string]plan.Attempts, len(l.attempts)), Now: now}
+	if l.descent != nil {
+		in.Shutdown = &plan.Shutdown{Until: l.descent.until}
+	}
 	for _, w := range l.units {
 		d := w.desired()
 		if l.ending && d.Intent == plan.Running {

@@ -157,6 +157,7 @@ func (l *loop) count(r *run) {
 	a.Unit, a.Instance = r.Unit.Name, r.Instance
 	was := a.Done
 	o := r.observed()
+	o.Stopped = o.Stopped && !r.interrupted()
 	if w.desired().Holds(o.Revision) {
 		o.Revision = w.rec.Revision // whose run it has been, without being replaced
 	}

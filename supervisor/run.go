@@ -51,6 +51,7 @@ type run struct {
 	waits     []plan.ContainerWait
 	wake      time.Time // of its containers' back-off
 	stopped   bool      // it was asked to end
+	until     time.Time // by when, because the host goes down
 	failure   string    // of a failed start
 	failed    error     // the same, of an essential container
 	lease     *network.Lease
@@ -74,7 +75,7 @@ func (r *run) move(next plan.Phase) error {
 func (r *run) observed() plan.Run {
 	o := plan.Run{ID: r.Run, Unit: r.Unit.Name, Instance: r.Instance, Revision: r.Revision.Number, Restart: r.Restart,
 		Phase: r.phase, StartedAt: r.startedAt, EndedAt: r.endedAt, Code: -1, Stopped: r.stopped, Error: r.failure,
-		Limits: unit.LimitsOf(r.Revision.Definition), UpdateAt: r.adjusting.at}
+		Limits: unit.LimitsOf(r.Revision.Definition), UpdateAt: r.adjusting.at, Until: r.until}
 	if r.exit != nil && r.exit.Signal == "" && !r.exit.Unknown {
 		o.Code = r.exit.Code
 		o.Clean = r.exit.Code == 0

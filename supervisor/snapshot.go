@@ -21,6 +21,7 @@ import (
 type snapshot struct {
 	entries  []*entry // by name
 	warnings []string
+	down     bool          // the host goes down
 	changed  chan struct{} // closed when there is a newer one
 }
 
@@ -92,7 +93,7 @@ func (l *loop) publish(now time.Time) {
 		return
 	}
 	next := newSnapshot()
-	next.warnings = l.warnings
+	next.warnings, next.down = l.warnings, l.descent != nil
 	fresh := make(map[string]*entry, len(dirty))
 	runs := l.runsOf(dirty)
 	for _, w := range dirty {
@@ -130,7 +131,7 @@ func (l *loop) runsOf(units []*wanted) map[string][]*run {
 // entry builds one unit.
 func (l *loop) entry(w *wanted, runs []*run, now time.Time) *entry {
 	d, rev, def := w.desired(), w.revision(), w.def()
-	if l.ending && d.Intent == plan.Running {
+	if (l.ending || l.descent != nil) && d.Intent == plan.Running {
 		d.Intent = plan.Stopped
 	}
 	memory := map[string]plan.Attempts{}

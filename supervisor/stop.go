@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/wherry-run/wherry/runtime"
+	"github.com/wherry-run/wherry/supervisor/plan"
 	"github.com/wherry-run/wherry/supervisor/unit"
 )
 
@@ -18,6 +19,7 @@ type haste struct {
 	set     bool
 	kill    bool
 	until   time.Time
+	most    time.Time     // by when all is to be over, whatever else is said; zero: nobody says
 	changed chan struct{} // closed when there is less time than before
 }
 
@@ -33,29 +35,73 @@ func (h *haste) limit(grace time.Duration) {
 	h.changed = make(chan struct{})
 }
 
+// cap bounds the whole stop. Unlike limit it makes no grace period longer, and its time is
+// divided between the containers that stop one after the other.
+func (h *haste) cap(until time.Time) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.most = until
+	close(h.changed)
+	h.changed = make(chan struct{})
+}
+
+// turn is the haste of a run as one of its containers feels it.
+type turn struct {
+	*haste
+	levels []time.Duration // the grace periods of its level and those after it, see plan.StopLevels
+
+	most time.Time // of haste, by which end was divided
+	end  time.Time // of its part; both under haste.mu
+}
+
 // grace is how long a container has now, and what tells that this has changed.
-func (h *haste) grace(own time.Duration) (d time.Duration, kill bool, changed <-chan struct{}) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if !h.set {
-		return own, false, h.changed
-	}
-	return max(time.Until(h.until), 0), h.kill, h.changed
-}
-
-// hurried tells whether somebody has set a limit.
-func (h *haste) hurried() bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.set
-}
-
-// killAt is when a container is killed, by its own grace period at own.
-func (h *haste) killAt(own time.Time) time.Time {
+func (h *turn) grace(own time.Duration) (d time.Duration, kill bool, changed <-chan struct{}) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.set {
-		return h.until
+		own = max(time.Until(h.until), 0)
+	}
+	if end := h.part(); !end.IsZero() {
+		own = min(own, max(time.Until(end), 0))
+	}
+	return own, h.set && h.kill, h.changed
+}
+
+// part is the end of the container's part of the time for all.
+func (h *turn) part() time.Time {
+	if h.haste.most != h.most {
+		h.most = h.haste.most
+		h.end = time.Now().Add(plan.Share(time.Until(h.most), h.levels, 1))
+	}
+	return h.end
+}
+
+// hurried tells whether somebody has set a limit.
+func (h *turn) hurried() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.set || !h.haste.most.IsZero()
+}
+
+// reserve is what hooks leave of a time that nothing makes longer: room for the stop signal.
+func (h *turn) reserve(grace time.Duration) time.Duration {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.haste.most.IsZero() {
+		return 0
+	}
+	return min(signalTime, grace/2)
+}
+
+// killAt is when a container is killed, by its own grace period at own.
+func (h *turn) killAt(own time.Time) time.Time {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.set {
+		own = h.until
+	}
+	if end := h.part(); !end.IsZero() && end.Before(own) {
+		own = end
 	}
 	return own
 }
@@ -84,7 +130,7 @@ func (s *Supervisor) stopRun(ctx context.Context, run string, list []*unit.Conta
 					<-done[user.Name]
 				}
 			}
-			x, ok := s.stopContainer(ctx, run, c, h)
+			x, ok := s.stopContainer(ctx, run, c, &turn{haste: h, levels: levelsFrom(c, list)})
 			mu.Lock()
 			defer mu.Unlock()
 			if !ok {
@@ -100,7 +146,7 @@ func (s *Supervisor) stopRun(ctx context.Context, run string, list []*unit.Conta
 
 // stopContainer ends one container and keeps trying until it has ended; it is false if
 // ctx ended first. Every container that is stopped, for whatever reason, is stopped here.
-func (s *Supervisor) stopContainer(ctx context.Context, run string, c *unit.Container, h *haste) (runtime.Exit, bool) {
+func (s *Supervisor) stopContainer(ctx context.Context, run string, c *unit.Container, h *turn) (runtime.Exit, bool) {
 	id := containerID(run, c.Name)
 	defer s.watchStop(ctx, run, c, time.Duration(c.StopGracePeriod), h)()
 	grace := s.hookedIn(run, c).beforeStop(ctx, time.Duration(c.StopGracePeriod), h)
@@ -126,7 +172,7 @@ func (s *Supervisor) stopContainer(ctx context.Context, run string, c *unit.Cont
 }
 
 // stopOnce stops once, with a shorter grace if somebody asks for it meanwhile.
-func (s *Supervisor) stopOnce(ctx context.Context, id string, own time.Duration, h *haste) error {
+func (s *Supervisor) stopOnce(ctx context.Context, id string, own time.Duration, h *turn) error {
 	for {
 		grace, kill, changed := h.grace(own)
 		sub, cancel := context.WithCancel(ctx)
@@ -151,6 +197,23 @@ func (s *Supervisor) stopOnce(ctx context.Context, id string, own time.Duration,
 			<-done
 		}
 	}
+}
+
+// levelsFrom are the grace periods of a container's level and of those after it, when the
+// containers of list, in the order of their start, stop.
+func levelsFrom(c *unit.Container, list []*unit.Container) []time.Duration {
+	needed := map[string]bool{c.Name: true}
+	var down []*unit.Container
+	for _, other := range slices.Backward(list) {
+		if needed[other.Name] {
+			down = append(down, other)
+			for _, d := range other.DependsOn {
+				needed[d.Container] = true
+			}
+		}
+	}
+	slices.Reverse(down)
+	return plan.StopLevels(down)
 }
 
 // stopLimit is how long the stop of a run may take by its containers' own grace periods.

@@ -58,7 +58,7 @@ func (m stuck) handle(l *loop) {
 }
 
 // watchStop tells of a container that its stop does not end. The result ends the watch.
-func (s *Supervisor) watchStop(ctx context.Context, run string, c *unit.Container, own time.Duration, h *haste) (end func()) {
+func (s *Supervisor) watchStop(ctx context.Context, run string, c *unit.Container, own time.Duration, h *turn) (end func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})
 	began := time.Now()

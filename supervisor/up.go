@@ -52,6 +52,9 @@ func (s *Supervisor) WaitUp(ctx context.Context, names []string) error {
 				next = at
 			}
 		}
+		if !all && snap.down {
+			return false, next, errGoingDown
+		}
 		return all, next, nil
 	})
 }

@@ -134,6 +134,9 @@ func (l *loop) autoRemove(now time.Time) (again bool) {
 		return false
 	}
 	l.lapse = time.Time{}
+	if l.descent != nil {
+		return false
+	}
 	for name := range l.auto {
 		w := l.units[name]
 		e := l.snap.Load().find(name)

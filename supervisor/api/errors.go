@@ -20,6 +20,7 @@ var (
 	ErrTimeout         = errors.New("timed out")
 	ErrForbidden       = errors.New("not allowed")
 	ErrUnavailable     = errors.New("daemon is stopping")
+	ErrShuttingDown    = errors.New("the host is shutting down")
 	ErrAborted         = errors.New("aborted")
 	ErrNoSpace         = errors.New("not enough space")
 	ErrUntrusted       = errors.New("image is not trusted")
@@ -39,6 +40,7 @@ const (
 	CodeTimeout         = "timeout"
 	CodeForbidden       = "forbidden"
 	CodeUnavailable     = "unavailable"
+	CodeShuttingDown    = "shutting_down" // the host, see ShutdownRequest
 	CodeCommandNotFound = "command_not_found"
 	CodeNotExecutable   = "not_executable"
 	CodeAborted         = "aborted"   // by somebody
@@ -61,6 +63,7 @@ var sentinels = map[string]error{
 	CodeTimeout:       ErrTimeout,
 	CodeForbidden:     ErrForbidden,
 	CodeUnavailable:   ErrUnavailable,
+	CodeShuttingDown:  ErrShuttingDown,
 	CodeAborted:       ErrAborted,
 	CodeNoSpace:       ErrNoSpace,
 	CodeUntrusted:     ErrUntrusted,

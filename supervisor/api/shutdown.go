@@ -2,7 +2,9 @@ package api
 
 import (
 	"context"
+	"fmt"
 	"net/http"
+	"strings"
 
 	"github.com/wherry-run/wherry/supervisor/unit"
 )
@@ -18,12 +20,34 @@ type ShutdownRequest struct {
 // ShutdownResult says how it went.
 type ShutdownResult struct {
 	Stopped []string `json:"stopped"`          // units, in the order of their ends
-	Killed  []string `json:"killed,omitempty"` // instances that used up the time
+	Killed  []string `json:"killed,omitempty"` // instances, or INSTANCE/CONTAINER, that used up their time
+	Left    []string `json:"left,omitempty"`   // instances that not even the kill has ended
 }
 
-// Shutdown waits until nothing runs.
+// String says it for people.
+func (r ShutdownResult) String() string {
+	s := fmt.Sprintf("%d units stopped", len(r.Stopped))
+	if len(r.Stopped) == 1 {
+		s = "1 unit stopped"
+	}
+	if len(r.Killed) > 0 {
+		s += "; not in time, and killed: " + strings.Join(r.Killed, ", ")
+	}
+	if len(r.Left) > 0 {
+		s += "; still there: " + strings.Join(r.Left, ", ")
+	}
+	return s
+}
+
+// Shutdown waits until nothing runs. Its end calls nothing off.
 func (c *Client) Shutdown(ctx context.Context, r ShutdownRequest) (ShutdownResult, error) {
 	var res ShutdownResult
 	err := c.call(ctx, http.MethodPost, "/shutdown", nil, r, &res)
 	return res, err
+}
+
+// CancelShutdown calls a shutdown off: what was stopped starts again. DELETE /v1/shutdown.
+func (c *Client) CancelShutdown(ctx context.Context) error {
+	var done struct{}
+	return c.call(ctx, http.MethodDelete, "/shutdown", nil, nil, &done)
 }

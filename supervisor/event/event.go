@@ -31,10 +31,11 @@ const (
 	Keeper       = "keeper"        // the keeper was away and is back, or was upgraded
 	ImageGC      = "image_gc"      // images that nobody needed were deleted
 	DiskPressure = "disk_pressure" // the disk is too full, or is no more
+	Shutdown     = "shutdown"      // the host goes down, what of it has stopped or was killed
 )
 
 // Types lists every type, for documentation and completion.
 func Types() []string {
 	return []string{Apply, ApplyFailed, Intent, Pull, Start, StartFailed, Adopt, Exit, OOM, Backoff, GiveUp,
-		Stop, Severed, Remove, Cleanup, Exec, Attach, Debug, Copy, Reload, Daemon, Update, Pause, Hook, Signal, Keeper, ImageGC, DiskPressure}
+		Stop, Severed, Remove, Cleanup, Exec, Attach, Debug, Copy, Reload, Daemon, Update, Pause, Hook, Signal, Keeper, ImageGC, DiskPressure, Shutdown}
 }

@@ -59,6 +59,7 @@ var statuses = map[string]int{
 	api.CodeCommandNotFound: http.StatusUnprocessableEntity,
 	api.CodeNotExecutable:   http.StatusUnprocessableEntity,
 	api.CodeUnavailable:     http.StatusServiceUnavailable,
+	api.CodeShuttingDown:    http.StatusServiceUnavailable,
 	api.CodeTimeout:         http.StatusGatewayTimeout,
 }
 
