@@ -159,6 +159,9 @@ func TestKillAndRemove(t *testing.T) {
 	if err := g.Kill(context.Background()); err != nil {
 		t.Errorf("kill of what is gone: %v", err)
 	}
+	if _, err := g.Memory(); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("memory of no group: %v", err)
+	}
 	if _, err := g.Stats(); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("stats of what is gone: %v", err)
 	}
@@ -221,6 +224,9 @@ func TestStatsAgreeWithLibrary(t *testing.T) {
 		got.PidsLimit != 77 || got.PidsLimit != want.PidsLimit || got.Pids != want.Pids || got.Pids == 0 ||
 		!near(int64(got.CPUUsec), int64(want.CPUUsec)) || got.OOMKills != want.OOMKills {
 		t.Errorf("got  %+v\nwant %+v", got, want)
+	}
+	if m, err := g.Memory(); err != nil || m != (MemoryUse{got.MemoryPeak, got.MemoryLimit, got.OOMKills}) {
+		t.Errorf("memory: %+v, %v; want that of %+v", m, err, got)
 	}
 }
 

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/wherry-run/wherry/image"
 	"github.com/wherry-run/wherry/runtime"
 	"github.com/wherry-run/wherry/runtime/network"
@@ -114,6 +116,10 @@ func writeRecord(p paths, rec record) error {
 	}
 	if err := os.WriteFile(path+".new", raw, 0o600); err != nil {
 		return err
+	}
+	// As an exchange: a rename over a file makes ext4 write the new one to disk at once (auto_da_alloc).
+	if err := unix.Renameat2(unix.AT_FDCWD, path+".new", unix.AT_FDCWD, path, unix.RENAME_EXCHANGE); err == nil {
+		return os.Remove(path + ".new")
 	}
 	return os.Rename(path+".new", path)
 }

@@ -58,7 +58,7 @@ func (k *Keeper) ended(c *container) {
 	c.closeIO()
 	k.reach(atEndDrained, c)
 	k.heirlooms.dropAll(st.ID)
-	k.sweepEnded(&st)
+	c.swept.Store(k.sweepEnded(&st))
 	if err := k.closeRun(st.Run, path.Dir(st.Cgroup)); err != nil {
 		log.Error("the group of an ended run stays", "err", err)
 	}
@@ -78,8 +78,8 @@ func (k *Keeper) exitOf(st *state, proc *process, g cgroup.Group) runtime.Exit {
 	if rec, at, ok := readRecord(k.layout.Record(st.ID)); ok {
 		ws, known, exit.At = rec, true, at
 	}
-	stats, serr := g.Stats()
-	lackedMemory := serr == nil && stats.OOMKills > st.OOMKills
+	use, uerr := g.Memory()
+	lackedMemory := uerr == nil && use.OOMKills > st.OOMKills
 	if !known && st.Init && st.BootID == k.boot && (st.Killed || lackedMemory) {
 		// Whatever else ends the init, it leaves a record. SIGKILL was sent, and nothing else is left that it could have been.
 		ws, known = unix.WaitStatus(unix.SIGKILL), true
@@ -88,18 +88,21 @@ func (k *Keeper) exitOf(st *state, proc *process, g cgroup.Group) runtime.Exit {
 		ws, known = k.waitHeld(proc, st.StartTime, heirPidfd, st.ID)
 	}
 	describe(&exit, ws, known)
-	if serr == nil {
-		exit.Memory = &runtime.Memory{Peak: stats.MemoryPeak, Limit: stats.MemoryLimit}
+	if uerr == nil {
+		exit.Memory = &runtime.Memory{Peak: use.Peak, Limit: use.Limit}
 	}
 	exit.Pressure = pressureOf(g)
-	if exit.LastOOM = k.oomOf(st, g); exit.LastOOM == nil {
-		exit.LastOOM = st.LastOOM
+	exit.LastOOM = st.LastOOM
+	if lackedMemory {
+		if last := k.oomOf(st, g); last != nil {
+			exit.LastOOM = last
+		}
 	}
 	// Where single processes are killed, our own SIGKILL is not one of the kernel's.
 	byUs := st.Killed && st.OOM == oomProcess
 	if known && lackedMemory && ws.Signal() == unix.SIGKILL && !byUs {
 		exit.OOM = true
-		exit.Cause = "the kernel killed it for lack of memory, limit " + mebibytes(stats.MemoryLimit)
+		exit.Cause = "the kernel killed it for lack of memory, limit " + mebibytes(use.Limit)
 	}
 	return exit
 }
@@ -167,26 +170,22 @@ func (k *Keeper) oomKilled(g cgroup.Group) {
 }
 
 // sweepEnded removes what an ended container no longer needs. Its exit, its
-// record and its folder stay until it is removed.
-func (k *Keeper) sweepEnded(st *state) {
-	log := k.logger.With("unit", st.Unit, "container", st.ID)
-	if err := removeGroup(cgroup.Group{Path: st.Cgroup}); err != nil {
-		log.Error("a group stays", "err", err)
+// record and its folder stay until it is removed. It tells whether its group is gone.
+func (k *Keeper) sweepEnded(st *state) (swept bool) {
+	err := removeGroup(cgroup.Group{Path: st.Cgroup})
+	if err != nil {
+		k.logger.Error("a group stays", "unit", st.Unit, "container", st.ID, "err", err)
 	}
 	os.RemoveAll(k.layout.Libcontainer() + "/" + st.ID)
 	removePipes(k.layout, st.ID)
+	return err == nil
 }
 
 // sweep removes every trace of a container but its log: after a failed start,
 // on removal, and for what a crash left. It works from the state alone and may
 // be repeated. The state file goes last.
 func (k *Keeper) sweep(st *state) error {
-	g := cgroup.Group{Path: st.Cgroup}
-	k.ooms.Remove(g)
-	if err := emptyGroup(g); err != nil {
-		return err
-	}
-	if err := removeGroup(g); err != nil {
+	if err := k.sweepGroup(st); err != nil {
 		return err
 	}
 	if err := k.reach(atSweepGroup, nil); err != nil {
@@ -214,6 +213,20 @@ func (k *Keeper) sweep(st *state) error {
 		return err
 	}
 	return k.forget(st)
+}
+
+// sweepGroup removes a container's group, with whatever lives there, unless its end has
+// already done so: to look for it again in each hierarchy takes as long.
+func (k *Keeper) sweepGroup(st *state) error {
+	if c, err := k.find(st.ID); err == nil && c.swept.Load() {
+		return nil
+	}
+	g := cgroup.Group{Path: st.Cgroup}
+	k.ooms.Remove(g)
+	if err := emptyGroup(g); err != nil {
+		return err
+	}
+	return removeGroup(g)
 }
 
 // undo takes back a start that failed.

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -24,8 +25,11 @@ const groupDeadline = 10 * time.Second
 // containers' parent and beside them.
 const ownGroup = ".keeper"
 
-// hierarchies are the mount points of all control group hierarchies.
-func hierarchies() ([]string, error) {
+// hierarchies are the mount points of all control group hierarchies. They do not change
+// while the host runs.
+var hierarchies = sync.OnceValues(findHierarchies)
+
+func findHierarchies() ([]string, error) {
 	if cgroupUnified() {
 		return []string{"/sys/fs/cgroup"}, nil
 	}

@@ -37,7 +37,9 @@ type Keeper struct {
 	scopes   *scopes
 	appArmor *appArmor
 	ooms     *cgroup.Watcher
-	idle     *time.Timer // gives memory back after a burst
+	pace     sync.Mutex  // held while the next two change
+	idle     *time.Timer // gives memory back after a burst of work
+	atWork   bool
 
 	heirlooms *heirlooms // descriptors that others hold for the next keeper
 
@@ -63,6 +65,7 @@ type container struct {
 	reporting sync.Mutex    // one report of a kill for lack of memory at a time
 	reports   atomic.Int32  // at work or waiting
 	leaving   atomic.Bool   // nothing of it is to stay
+	swept     atomic.Bool   // its group is gone
 	settled   chan struct{} // closed once the container has ended and its output is in the log
 	failed    chan struct{} // closed if the start failed: the container never was
 
@@ -176,12 +179,31 @@ func open(o options) (*Keeper, error) {
 	return k, nil
 }
 
-// busy puts off the moment at which memory is given back.
-func (k *Keeper) busy() { k.idle.Reset(2 * time.Second) }
+// How much the heap may grow before garbage is collected, in percent. Idle, the keeper's memory counts
+// against every container; at work, a heap this small would be collected for each start.
+const (
+	gcCalm = 50
+	gcBusy = 400
+)
 
-// calm gives back what a burst of work took: the keeper's memory counts
-// against every idle container.
+// busy tells that there is work, and puts off the moment at which memory is given back.
+func (k *Keeper) busy() {
+	k.pace.Lock()
+	defer k.pace.Unlock()
+	if !k.atWork {
+		k.atWork = true
+		debug.SetGCPercent(gcBusy)
+	}
+	k.idle.Reset(2 * time.Second)
+}
+
+// calm gives back what a burst of work took.
 func (k *Keeper) calm() {
+	k.pace.Lock()
+	defer k.pace.Unlock()
+	k.atWork = false
+	debug.SetGCPercent(gcCalm)
+	k.layers.dropIdle()
 	dropScratch()
 	debug.FreeOSMemory()
 }

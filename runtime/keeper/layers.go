@@ -31,7 +31,7 @@ type layer struct {
 	file  string
 	mount *os.File // nil if this kernel wants it at a path
 	loop  *os.File // its loop device if the kernel mounts no files
-	users int
+	users int      // containers; 0: it stays mounted until the burst of work is over
 }
 
 func newLayers() *layers {
@@ -80,17 +80,35 @@ func (ls *layers) use(container string, key layerKey, l *layer) *layer {
 	return l
 }
 
-// release lets go of what a container used. It may be repeated.
+// release lets go of what a container used. It may be repeated. A mounted layer that nobody
+// uses now stays until dropIdle: whoever has just run an image often runs it again, and
+// a mount and its end take a millisecond. A loop device goes at once, as it can be seen.
 func (ls *layers) release(container string) {
 	ls.mu.Lock()
 	var unused []*layer
 	for _, l := range ls.users[container] {
-		if l.users--; l.users == 0 {
+		if l.users--; l.users == 0 && (l.mount == nil || l.loop != nil) {
 			delete(ls.held, l.key)
 			unused = append(unused, l)
 		}
 	}
 	delete(ls.users, container)
+	ls.mu.Unlock()
+	for _, l := range unused {
+		l.close()
+	}
+}
+
+// dropIdle unmounts the layers that no container uses.
+func (ls *layers) dropIdle() {
+	ls.mu.Lock()
+	var unused []*layer
+	for key, l := range ls.held {
+		if l.users == 0 {
+			delete(ls.held, key)
+			unused = append(unused, l)
+		}
+	}
 	ls.mu.Unlock()
 	for _, l := range unused {
 		l.close()

@@ -87,6 +87,20 @@ func TestLayersAreHeldOnce(t *testing.T) {
 		}
 		ls.release("b")
 		ls.release("c")
+		if !detached && len(ls.held) != 0 {
+			t.Error("a loop device is kept:", ls.held)
+		}
+		if detached && a.loop == nil { // the next start of the same image mounts nothing
+			if d, err := ls.hold("d", image); err != nil || d != a {
+				t.Error("a mount of its own right after another container's end", err)
+			}
+			ls.dropIdle()
+			if len(ls.held) != 1 {
+				t.Error("unmounted under a container")
+			}
+			ls.release("d")
+		}
+		ls.dropIdle()
 		if len(ls.held) != 0 || len(ls.users) != 0 {
 			t.Error("kept:", ls.held, ls.users)
 		}
@@ -133,6 +147,7 @@ func TestRootfsWays(t *testing.T) {
 					return nil
 				})
 				ls.release("x")
+				ls.dropIdle()
 			})
 		}
 	}

@@ -99,8 +99,7 @@ func run(f flags) error {
 		}
 		return err
 	}
-	// The keeper's memory counts against every idle container.
-	debug.SetGCPercent(50)
+	debug.SetGCPercent(gcCalm)
 	unix.Umask(0o022)
 	d := &daemon{flags: f}
 	return d.run()

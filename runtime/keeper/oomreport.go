@@ -39,7 +39,7 @@ func (k *Keeper) reportOOM(c *container) {
 // oomOf is what can be known of the last kill in a container, nil if it has been
 // reported already.
 func (k *Keeper) oomOf(st *state, g cgroup.Group) *runtime.OOM {
-	stats, err := g.Stats()
+	stats, err := g.Memory()
 	if err != nil || stats.OOMKills <= st.OOMKills {
 		return nil
 	}
@@ -49,7 +49,7 @@ func (k *Keeper) oomOf(st *state, g cgroup.Group) *runtime.OOM {
 	}
 	r := &runtime.OOM{
 		At: time.Now(), Kills: kills,
-		Memory:   &runtime.Memory{Peak: stats.MemoryPeak, Limit: stats.MemoryLimit},
+		Memory:   &runtime.Memory{Peak: stats.Peak, Limit: stats.Limit},
 		Pressure: pressureOf(g),
 	}
 	if log := readKernelLog(st.Cgroup); log != nil {

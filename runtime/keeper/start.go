@@ -38,6 +38,7 @@ func (k *Keeper) start(ctx context.Context, cfg *runtime.Config, netns *os.File)
 	}
 	k.launching.RLock()
 	defer k.launching.RUnlock()
+	k.busy()
 	defer k.busy()
 	group, err := k.runGroup(cfg.Run, cfg.CgroupDriver)
 	if err != nil {

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+
+	"golang.org/x/sys/unix"
 )
 
 // WriteJSON puts v at path: whoever reads it, also after a crash of the
@@ -33,12 +35,24 @@ func WriteFile(path string, b []byte, mode os.FileMode) error {
 		err = cerr
 	}
 	if err == nil {
-		err = os.Rename(f.Name(), path)
+		err = replace(f.Name(), path)
 	}
 	if err != nil {
 		os.Remove(f.Name())
 	}
 	return err
+}
+
+// replace gives the file at temp the name path, in whose place another may be. The two
+// change places and the older goes: for a rename over a file ext4 gives the new one its blocks
+// and starts to write it to disk at once (auto_da_alloc), and the removal
+// soon after waits for that. Nothing here is to be on disk.
+func replace(temp, path string) error {
+	err := unix.Renameat2(unix.AT_FDCWD, temp, unix.AT_FDCWD, path, unix.RENAME_EXCHANGE)
+	if err == nil {
+		return os.Remove(temp)
+	}
+	return os.Rename(temp, path) // there is none yet, or the file system cannot
 }
 
 // RemoveTemporary removes what writers that were killed left in the folder.

@@ -91,3 +91,21 @@ func TestRemoveTemporary(t *testing.T) {
 		t.Errorf("left: %v, %v", left, err)
 	}
 }
+
+// TestReplaceExchanges: the older file's place is taken by an exchange, so the name always has
+// one of the two, and nothing else stays.
+func TestReplaceExchanges(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "state")
+	for _, want := range []string{"first", "second", "third"} {
+		if err := WriteFile(path, []byte(want), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := os.ReadFile(path); err != nil || string(got) != want {
+			t.Errorf("%q, %v; want %q", got, err, want)
+		}
+		if all, err := os.ReadDir(dir); err != nil || len(all) != 1 {
+			t.Errorf("left: %v, %v", all, err)
+		}
+	}
+}
