@@ -8,11 +8,12 @@ import (
 	"io"
 	"os"
 	"path"
-	goruntime "runtime"
 	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/wherry-run/wherry/runtime/internal/nsthread"
 )
 
 // WriteOptions say what Write does with owners.
@@ -32,16 +33,12 @@ func (r Root) Write(ctx context.Context, archive io.Reader, name string, o Write
 		return r.write(ctx, archive, name, o)
 	}
 	// On a mount whose ids are shifted nobody can make a file who has no id there.
-	done := make(chan error, 1)
-	go func() {
-		goruntime.LockOSThread() // never unlocked: the thread ends with its identity
+	return nsthread.Spend(func() error {
 		if err := become(r.IDs.Host); err != nil {
-			done <- err
-			return
+			return err
 		}
-		done <- r.write(ctx, archive, name, o)
-	}()
-	return <-done
+		return r.write(ctx, archive, name, o)
+	})
 }
 
 // become lets the calling thread make files as id. Its capabilities stay: the kernel takes some from

@@ -4,13 +4,14 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	goruntime "runtime"
 	"strings"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/wherry-run/wherry/runtime/internal/nsthread"
 )
 
 // Diagnosis is what stands between containers and the network of this host.
@@ -177,15 +178,12 @@ func ProbeKernel() error {
 
 // freshNamespace makes a network namespace, on a thread that ends with that.
 func freshNamespace() (ns *os.File, err error) {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		goruntime.LockOSThread() // never unlocked: the thread does not come back
+	err = nsthread.Spend(func() (err error) {
 		if err = unix.Unshare(unix.CLONE_NEWNET); err == nil {
 			ns, err = os.Open("/proc/thread-self/ns/net")
 		}
-	}()
-	<-done
+		return err
+	})
 	return ns, err
 }
 

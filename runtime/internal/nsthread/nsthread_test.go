@@ -3,6 +3,8 @@ package nsthread
 import (
 	"errors"
 	"os"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -15,6 +17,35 @@ func namespaceOfThread(t *testing.T) string {
 		t.Fatal(err)
 	}
 	return name
+}
+
+// TestFirstThreadStays: the process's first thread, which cannot end, enters no
+// namespace, however often it is its turn. Before the other
+// tests: were one of them to lose that thread, it could not have a turn here.
+func TestFirstThreadStays(t *testing.T) {
+	const many = 100
+	var first atomic.Int32
+	var all, there sync.WaitGroup
+	there.Add(many)
+	for range many {
+		all.Go(func() {
+			err := Spend(func() error {
+				if unix.Gettid() == unix.Getpid() {
+					first.Add(1)
+				}
+				there.Done()
+				there.Wait() // each holds a thread, until all that are idle are taken
+				return nil
+			})
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	if first.Load() != 0 {
+		t.Error("ran on the first thread")
+	}
 }
 
 func TestNet(t *testing.T) {
@@ -67,5 +98,12 @@ func TestNetErrors(t *testing.T) {
 	called := false
 	if err := Net(file, func() error { called = true; return nil }); err == nil || called {
 		t.Errorf("entered /dev/null: %v, called %t", err, called)
+	}
+}
+
+func TestSpendReturnsTheError(t *testing.T) {
+	mine := errors.New("mine")
+	if err := Spend(func() error { return mine }); err != mine {
+		t.Errorf("got %v", err)
 	}
 }
