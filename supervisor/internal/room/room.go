@@ -63,7 +63,7 @@ func Warnings(folders ...string) []string {
 		case readOnly:
 			all = append(all, f+" "+what+": what runs goes on, nothing can be changed or recorded (see the kernel's log for errors of the disk)")
 		default:
-			all = append(all, f+" "+what+": what runs goes on, nothing can be started or recorded")
+			all = append(all, f+" "+what+": what runs goes on, what is to be started may fail")
 		}
 	}
 	return all
@@ -83,8 +83,9 @@ const (
 	full     = "is full"
 )
 
-// least is how many bytes the smallest file system that is of use has left: a page, for
-// a file that is not empty.
+// least is how many bytes a file system that is of use has left: a page, for a file that is
+// not empty. What ext4 keeps for root and for its own needs does not count: containers get
+// none of it, and root gets only the first of the two.
 const least = 4096
 
 func words(st unix.Statfs_t) string {
@@ -93,7 +94,7 @@ func words(st unix.Statfs_t) string {
 		return readOnly
 	case st.Files > 0 && st.Ffree == 0:
 		return noInodes
-	case st.Blocks > 0 && int64(st.Bfree)*st.Bsize < least:
+	case st.Blocks > 0 && int64(st.Bavail)*st.Bsize < least:
 		return full
 	}
 	return ""

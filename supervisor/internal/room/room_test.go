@@ -14,12 +14,12 @@ func TestWords(t *testing.T) {
 		st   unix.Statfs_t
 		want string
 	}{
-		{unix.Statfs_t{Blocks: 100, Bfree: 50, Bsize: 4096, Files: 10, Ffree: 5}, ""},
-		{unix.Statfs_t{Blocks: 100, Bfree: 0, Bsize: 4096, Files: 10, Ffree: 5}, full},
-		{unix.Statfs_t{Blocks: 100, Bfree: 3, Bsize: 1024, Files: 10, Ffree: 5}, full},
-		{unix.Statfs_t{Blocks: 100, Bfree: 0, Bsize: 4096, Files: 10, Ffree: 0}, noInodes},
-		{unix.Statfs_t{Blocks: 100, Bfree: 0, Bsize: 4096, Flags: unix.ST_RDONLY}, readOnly},
-		{unix.Statfs_t{Blocks: 100, Bfree: 50, Bsize: 4096}, ""}, // btrfs counts no inodes
+		{unix.Statfs_t{Blocks: 100, Bfree: 60, Bavail: 50, Bsize: 4096, Files: 10, Ffree: 5}, ""},
+		{unix.Statfs_t{Blocks: 100, Bfree: 60, Bavail: 0, Bsize: 4096, Files: 10, Ffree: 5}, full},
+		{unix.Statfs_t{Blocks: 100, Bfree: 60, Bavail: 3, Bsize: 1024, Files: 10, Ffree: 5}, full},
+		{unix.Statfs_t{Blocks: 100, Bfree: 60, Bavail: 0, Bsize: 4096, Files: 10, Ffree: 0}, noInodes},
+		{unix.Statfs_t{Blocks: 100, Bfree: 60, Bavail: 0, Bsize: 4096, Flags: unix.ST_RDONLY}, readOnly},
+		{unix.Statfs_t{Blocks: 100, Bfree: 60, Bavail: 50, Bsize: 4096}, ""}, // btrfs counts no inodes
 		{unix.Statfs_t{}, ""}, // neither do pseudo file systems count blocks
 	} {
 		if got := words(c.st); got != c.want {
