@@ -1,17 +1,28 @@
 package integration
 
 import (
+	"cmp"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/wherry-run/wherry/integration/harness"
 )
 
 // TestVM runs every story of vm/stories in a virtual machine with systemd as
-// PID 1 and pure cgroup v2 (vm/build.sh makes it).
+// PID 1 and pure cgroup v2 (vm/build.sh makes it). WHERRY_VM_SUITES names the
+// suites to run them on, "trixie" or "trixie,bookworm"; WHERRY_VM_TIMES a file
+// that gets a line with the seconds of each story.
+//
+// A story may say what it needs in lines at its top: "# boots: N"; "# suites: NAME..." if it
+// cannot run on all; "# append: WORDS" for the kernel's command line; "# needs: packages".
 func TestVM(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root")
@@ -29,24 +40,62 @@ func TestVM(t *testing.T) {
 	// Tests that skip here: the machine has no cgroup v2 alone, and its kernel no quotas of ext4.
 	groups, quotas := testBinary(t, "../cgroup"), testBinary(t, "../image/internal/quota")
 	containers := testBinary(t, "../runtime")
+	packages := sync.OnceValue(func() string { return twoPackages(t, bin) })
 	stories, err := filepath.Glob("vm/stories/*.sh")
 	if err != nil || len(stories) == 0 {
 		t.Fatalf("no stories: %v", err)
 	}
-	for _, story := range stories {
-		t.Run(filepath.Base(story), func(t *testing.T) {
-			t.Parallel() // each has a machine of its own
-			out, err := exec.Command("vm/run.sh", "-t", "600", "-b", boots(t, story), story,
-				filepath.Join(bin, "wherry"), filepath.Join(bin, "wherry-keeper"), demo, groups, quotas, containers, "../cgroup/testdata",
-				"vm/lib.sh", "../scripts").CombinedOutput()
-			t.Logf("%s", out)
-			if exit, ok := err.(*exec.ExitError); ok && exit.ExitCode() == 125 {
-				t.Fatal("the virtual machine did not run: is it built (integration/vm/build.sh)?")
-			}
-			if err != nil {
-				t.Fatal(err)
+	for _, suite := range strings.Split(cmp.Or(os.Getenv("WHERRY_VM_SUITES"), "trixie"), ",") {
+		t.Run(suite, func(t *testing.T) {
+			for _, story := range stories {
+				t.Run(filepath.Base(story), func(t *testing.T) {
+					if on := strings.Fields(strings.ReplaceAll(said(t, story, "suites", suite), ",", " ")); !slices.Contains(on, suite) {
+						t.Skipf("runs on %v", on)
+					}
+					t.Parallel() // each has a machine of its own
+					began := time.Now()
+					defer func() { noteTime(t, suite, story, time.Since(began)) }()
+					args := []string{"-t", "900", "-b", said(t, story, "boots", "1"), story,
+						filepath.Join(bin, "wherry"), filepath.Join(bin, "wherry-keeper"), demo, groups, quotas, containers, "../cgroup/testdata",
+						"vm/lib.sh", "../scripts"}
+					if said(t, story, "needs", "") == "packages" {
+						args = append(args, packages())
+					}
+					run := exec.Command("vm/run.sh", args...)
+					run.Env = append(os.Environ(), "VM_SUITE="+suite)
+					if words := said(t, story, "append", ""); words != "" {
+						run.Env = append(run.Env, "VM_APPEND="+words)
+					}
+					out, err := run.CombinedOutput()
+					t.Logf("%s", out)
+					if exit, ok := err.(*exec.ExitError); ok && exit.ExitCode() == 125 {
+						t.Fatalf("the virtual machine did not run: is it built (VM_SUITE=%s integration/vm/build.sh)?", suite)
+					}
+					if err != nil {
+						t.Fatal(err)
+					}
+				})
 			}
 		})
+	}
+}
+
+// noteTime tells how long a story took, also where nobody reads the log.
+func noteTime(t *testing.T, suite, story string, took time.Duration) {
+	line := fmt.Sprintf("%4.0f s  %s %s\n", took.Seconds(), suite, filepath.Base(story))
+	t.Log(strings.TrimSpace(line))
+	file := os.Getenv("WHERRY_VM_TIMES")
+	if file == "" {
+		return
+	}
+	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	defer f.Close()
+	if _, err := f.WriteString(line); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -61,16 +110,44 @@ func testBinary(t *testing.T, pkg string) string {
 	return file
 }
 
-// boots is how often the machine of a story boots: a line "# boots: N" says so.
-func boots(t *testing.T, story string) string {
+// said is what a line "# KEY: VALUE" of a story says, such as how often its machine boots.
+func said(t *testing.T, story, key, without string) string {
 	text, err := os.ReadFile(story)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for line := range strings.Lines(string(text)) {
-		if n, ok := strings.CutPrefix(strings.TrimSpace(line), "# boots: "); ok {
-			return n
+		if v, ok := strings.CutPrefix(strings.TrimSpace(line), "# "+key+": "); ok {
+			return v
 		}
 	}
-	return "1"
+	return without
+}
+
+// twoPackages are the .deb of two versions, in the folders 1 and 2. The second one's programs differ
+// by a few bytes behind them, which makes another build as far as anybody can tell.
+func twoPackages(t *testing.T, bin string) string {
+	dir := filepath.Join(t.TempDir(), "packages")
+	pages := filepath.Join(t.TempDir(), "pages")
+	if out, err := exec.Command("go", "run", "../cmd/internal/manual", pages).CombinedOutput(); err != nil {
+		t.Errorf("manual: %v\n%s", err, out)
+	}
+	for n, version := range []string{"v1.0.0", "v1.1.0"} {
+		programs := t.TempDir()
+		for _, name := range []string{"wherry", "wherry-keeper"} {
+			b, err := os.ReadFile(filepath.Join(bin, name))
+			if err == nil {
+				err = os.WriteFile(filepath.Join(programs, name), append(b, strings.Repeat("+", n)...), 0o755)
+			}
+			if err != nil {
+				t.Error(err)
+			}
+		}
+		c := exec.Command("../scripts/packages", "-q", "-f", "deb", "-b", programs, "-m", pages, filepath.Join(dir, strconv.Itoa(n+1)))
+		c.Env = append(os.Environ(), "VERSION="+version)
+		if out, err := c.CombinedOutput(); err != nil {
+			t.Errorf("packages: %v\n%s", err, out)
+		}
+	}
+	return dir
 }
