@@ -313,3 +313,40 @@ func TestUpgradeGivesWay(t *testing.T) {
 	// The harness takes an error in the log for trouble; this one was wanted.
 	os.Truncate(filepath.Join(w.run, "keeper.log"), 0)
 }
+
+// TestNoOutputIsOlderThanItsStart: who reads the output since a start, as the record of
+// an end does, misses none of a program that was faster than the keeper.
+func TestNoOutputIsOlderThanItsStart(t *testing.T) {
+	w := newFaultyWorld(t)
+	c := w.config("sh", "-c", "echo early")
+	reached := w.set("start-execed", "hold")
+	started := make(chan runtime.Status, 1)
+	go func() { started <- w.start(c) }()
+	w.await("the output", func() bool { return reached() && w.text(c) == "early\n" })
+	if err := os.Remove(filepath.Join(w.run, "fault.reached")); err != nil {
+		t.Fatal(err)
+	}
+	st := <-started
+	for line, err := range runtime.ReadLog(t.Context(), c.Log.Path, runtime.LogOptions{}) {
+		if err != nil || line.Time.Before(st.StartedAt) {
+			t.Errorf("started at %v, %q at %v, %v", st.StartedAt, line.Text, line.Time, err)
+		}
+	}
+	w.finish(c)
+}
+
+// TestExecMeetsTheEnd: an exec that a container's end gets in the way of says so, also
+// before the keeper has heard of the end, and not which part of it could not be done.
+func TestExecMeetsTheEnd(t *testing.T) {
+	w := newFaultyWorld(t)
+	for range 5 {
+		c := w.config("sleep", "1000")
+		w.start(c)
+		reached := w.set("exec-loaded", "init")
+		exit, err := w.rt.Exec(w.ctx(), c.ID(), runtime.Process{Args: []string{"true"}})
+		if !errors.Is(err, runtime.ErrNotRunning) && exit.Signal != "SIGKILL" || !reached() {
+			t.Errorf("exec: %+v, %v", exit, err)
+		}
+		w.finish(c)
+	}
+}

@@ -46,7 +46,7 @@ func (k *Keeper) exec(ctx context.Context, req *wire.ExecRequest, files execFile
 		return runtime.Exit{}, ctx.Err() // we killed it before its program ran
 	}
 	if err != nil {
-		if c.snapshot().State != runtime.Running {
+		if c.snapshot().State != runtime.Running || !asked(err) && endsNow(ctx, &st) {
 			err = runtime.ErrNotRunning // it ended meanwhile: that is the reason
 		}
 		return runtime.Exit{}, fmt.Errorf("exec %q: %w", req.Args[0], err)
@@ -85,6 +85,28 @@ func (k *Keeper) exec(ctx context.Context, req *wire.ExecRequest, files execFile
 		exit.Code, exit.Status = ws.ExitStatus(), uint32(ws)
 	}
 	return exit, nil
+}
+
+// asked tells whether err is about what the caller wants to run.
+func asked(err error) bool {
+	return errors.Is(err, runtime.ErrCommand) || errors.Is(err, runtime.ErrNotExecutable)
+}
+
+// endPatience is how long after a further process could not be started the container's
+// first one is given to be gone too: the kernel kills a group one by one.
+const endPatience = 300 * time.Millisecond
+
+// endsNow tells whether the container's first process has ended, of which we may not have
+// heard yet, or does so now.
+func endsNow(ctx context.Context, st *state) bool {
+	proc := holdSame(st.Pid, st.StartTime)
+	if proc == nil {
+		return true
+	}
+	defer proc.close()
+	ctx, cancel := context.WithTimeout(ctx, endPatience)
+	defer cancel()
+	return proc.wait(ctx) == nil
 }
 
 // spawn starts the process through our helper, which loads the container's
@@ -127,7 +149,8 @@ func (k *Keeper) spawn(ctx context.Context, st *state, req *wire.ExecRequest, fi
 	p.Args = job.args(false, req.Args)
 	p.ExtraFiles = job.files
 	files.give(p, req)
-	if err := k.reach(atExecLoaded, nil); err != nil {
+	c, _ := k.find(st.ID)
+	if err := k.reach(atExecLoaded, c); err != nil {
 		return nil, err
 	}
 	if err := lc.Run(p); err != nil {
@@ -135,7 +158,6 @@ func (k *Keeper) spawn(ctx context.Context, st *state, req *wire.ExecRequest, fi
 		return nil, translate(err)
 	}
 	return awaitSpawned(ctx, p, r, w, func(proc *process) {
-		c, _ := k.find(st.ID)
 		k.reach(atExecBegun, c)
 		k.noteExec(st, req, proc)
 		k.reach(atExecNoted, c)

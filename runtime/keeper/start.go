@@ -96,6 +96,7 @@ type launch struct {
 	console    *os.File // our end of the socket that the terminal comes over; nil: none
 	inside     *os.File // the container's end
 	pid        int
+	released   time.Time // nothing of its output is older
 }
 
 // run goes through the steps. Undo is the caller's, from the state file.
@@ -388,6 +389,7 @@ func (l *launch) create() error {
 	if err := l.reach(atJoined); err != nil {
 		return err
 	}
+	l.released = time.Now()
 	if err := lc.Exec(); err != nil {
 		return err
 	}
@@ -428,6 +430,6 @@ func (l *launch) takeOver(ctx context.Context) error {
 	}
 	return l.k.update(l.c, func(st *state) {
 		st.State, st.Pid, st.StartTime = runtime.Running, l.pid, ps.startTime
-		st.StartedAt = time.Now()
+		st.StartedAt = l.released
 	})
 }
