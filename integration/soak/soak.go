@@ -101,7 +101,7 @@ func (s *soak) phases(ctx context.Context) error {
 // noise makes the units and does things to them for a while, then lets what should
 // run come up, and reads all logs.
 func (s *soak) noise(ctx context.Context, part uint64, d time.Duration) error {
-	s.all = deal(newRand(s.o.seed, part<<32), s.o.units)
+	s.all = deal(newRand(s.o.seed, 0), s.o.units) // the same names each time: their volumes stay
 	watching, quit := context.WithCancel(ctx)
 	var watchers sync.WaitGroup
 	s.watch.start(watching, &watchers)
