@@ -114,7 +114,8 @@ func TestExecOnATerminal(t *testing.T) {
 	}()
 	out.has(t, "11 22\r\n")
 	sizes <- api.Size{Rows: 33, Columns: 44}
-	sizes <- api.Size{Rows: 55, Columns: 66} // the first has been sent
+	sizes <- api.Size{Rows: 55, Columns: 66}
+	sizes <- api.Size{Rows: 55, Columns: 66} // the one before has been sent: the key comes after it
 	io.WriteString(type_, "\n")
 	out.has(t, "55 66\r\n")
 	io.WriteString(type_, "\n")
