@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"time"
 
 	"github.com/wherry-run/wherry/supervisor/api"
@@ -131,7 +132,7 @@ func freeze(ctx context.Context, s *soak, r *rand.Rand, c *cargo) error {
 // paused tells whether somebody has frozen the container.
 func paused(err error) bool {
 	var e *api.Error
-	return errors.As(err, &e) && e.Code == api.CodeConflict
+	return errors.As(err, &e) && strings.Contains(e.Message, "is paused")
 }
 
 func kill(ctx context.Context, s *soak, r *rand.Rand, c *cargo) error {
