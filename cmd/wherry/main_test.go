@@ -47,6 +47,7 @@ func TestScripts(t *testing.T) {
 			"interrupt": interrupted,
 			"break":     breakImage,
 			"fail":      failCalls,
+			"heal":      func(ts *testscript.TestScript, _ bool, _ []string) { daemonOf(ts).Heal() },
 		},
 	})
 }

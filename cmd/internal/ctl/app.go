@@ -26,6 +26,7 @@ type app struct {
 	args     []string // as the process was called, for hints
 	socket   string
 	dialed   *api.Client
+	look     Look
 }
 
 // client is the connection to the daemon.

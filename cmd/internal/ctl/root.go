@@ -21,6 +21,7 @@ var verbs = []struct {
 	{groupIs, eventsCommand},
 	{groupIs, statsCommand},
 	{groupIs, topCommand},
+	{groupIs, doctorCommand},
 
 	{groupChange, validateCommand},
 	{groupChange, diffCommand},
@@ -36,6 +37,7 @@ var verbs = []struct {
 	{groupAct, pauseCommand},
 	{groupAct, resumeCommand},
 	{groupAct, waitCommand},
+	{groupAct, shutdownCommand},
 	{groupAct, runCommand},
 	{groupAct, execCommand},
 	{groupAct, attachCommand},
@@ -61,9 +63,10 @@ const (
 // DefaultSocket is where the daemon listens unless told otherwise.
 const DefaultSocket = "/run/wherry/wherry.sock"
 
-// Command is `wherry ctl`.
-func Command() *cobra.Command {
+// Command is `wherry ctl`. look serves doctor where no daemon answers; it may be nil.
+func Command(look Look) *cobra.Command {
 	a := &app{
+		look:   look,
 		in:     os.Stdin,
 		out:    term.Open(os.Stdout, os.Getenv),
 		err:    term.Open(os.Stderr, os.Getenv),

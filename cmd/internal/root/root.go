@@ -22,7 +22,7 @@ func New(version string) *cobra.Command {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	c.AddCommand(daemon.Command(version), daemon.KeeperCommand(), ctl.Command(), versionCommand(version))
+	c.AddCommand(daemon.Command(version), daemon.KeeperCommand(), ctl.Command(daemon.Look(version)), versionCommand(version))
 	c.SetHelpTemplate(term.HelpTemplate)
 	return c
 }
