@@ -11,6 +11,7 @@ import (
 	"time"
 
 	bolt "go.etcd.io/bbolt"
+	"golang.org/x/sys/unix"
 
 	"github.com/wherry-run/wherry/supervisor/internal/room"
 )
@@ -53,10 +54,29 @@ func openWith(path string, steps []migration) (*Store, error) {
 		db.Close()
 		return nil, fmt.Errorf("state %s: %w", path, err)
 	}
+	reserve(db)
 	s := &Store{db: db, lazy: map[change]json.RawMessage{}, there: map[change]bool{},
 		wake: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{})}
 	go s.flusher()
 	return s, nil
+}
+
+// spare is how much of the disk the file has beyond what it uses. A full disk would
+// otherwise refuse the change that stops or removes what has filled it.
+const spare = 1 << 20
+
+// reserve takes the room. A file system that cannot give any is as it was.
+func reserve(db *bolt.DB) {
+	var used int64
+	if db.View(func(tx *bolt.Tx) error { used = tx.Size(); return nil }) != nil {
+		return
+	}
+	f, err := os.OpenFile(db.Path(), os.O_WRONLY, 0)
+	if err != nil {
+		return
+	}
+	defer f.Close()
+	_ = unix.Fallocate(int(f.Fd()), 0, 0, used+spare)
 }
 
 // Load reads everything.
