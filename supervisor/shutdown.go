@@ -42,7 +42,7 @@ var errGoingDown = &api.Error{Code: api.CodeShuttingDown, Message: api.ErrShutti
 // caller goes away, or ctx ends, calls nothing off. If a shutdown is under way, it is joined,
 // and ends at the earlier of both times.
 func (s *Supervisor) Shutdown(ctx context.Context, r api.ShutdownRequest, by string) (api.ShutdownResult, error) {
-	budget := cmp.Or(time.Duration(r.Budget), s.opts.Load().ShutdownBudget, defaultBudget)
+	budget := cmp.Or(time.Duration(r.Budget), s.shutdownBudget())
 	if budget < 0 {
 		return api.ShutdownResult{}, invalid("shutdown: a budget of %s", budget)
 	}
@@ -55,6 +55,10 @@ func (s *Supervisor) Shutdown(ctx context.Context, r api.ShutdownRequest, by str
 		s.log.Warn("state not written", "err", err)
 	}
 	return *m.result, nil
+}
+
+func (s *Supervisor) shutdownBudget() time.Duration {
+	return cmp.Or(s.opts.Load().ShutdownBudget, defaultBudget)
 }
 
 // CancelShutdown calls a shutdown off: what has been stopped starts again.

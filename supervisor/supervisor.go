@@ -24,6 +24,7 @@ import (
 	"github.com/wherry-run/wherry/supervisor/internal/exits"
 	"github.com/wherry-run/wherry/supervisor/internal/room"
 	"github.com/wherry-run/wherry/supervisor/internal/state"
+	"github.com/wherry-run/wherry/supervisor/unit"
 	"golang.org/x/sync/singleflight"
 )
 
@@ -346,6 +347,7 @@ func (s *Supervisor) Info() api.Info {
 		}
 	default:
 	}
+	i.ShutdownBudget, i.LastEvent = unit.Duration(s.shutdownBudget()), s.events.Last()
 	s.storeInfo(&i)
 	return i
 }

@@ -17,6 +17,10 @@ type ShutdownRequest struct {
 	Budget unit.Duration `json:"budget,omitempty"`
 }
 
+// EventShutdown is the type of a shutdown's events: one of its own for each unit that has
+// stopped, with no instance, and for each container that was killed.
+const EventShutdown = "shutdown"
+
 // ShutdownResult says how it went.
 type ShutdownResult struct {
 	Stopped []string `json:"stopped"`          // units, in the order of their ends

@@ -25,6 +25,9 @@ type Info struct {
 	Subnet     string    `json:"subnet,omitempty"`
 	Warnings   []string  `json:"warnings,omitempty"`
 
+	ShutdownBudget unit.Duration `json:"shutdown_budget,omitempty"` // see ShutdownRequest
+	LastEvent      uint64        `json:"last_event,omitempty"`      // the number of it
+
 	// Registries that said how many pulls are left, or to wait.
 	Registries []RateLimit `json:"registries,omitempty"`
 	Disk       *Disk       `json:"disk,omitempty"`    // of Root's file system

@@ -38,6 +38,7 @@ var verbs = []struct {
 	{groupAct, resumeCommand},
 	{groupAct, waitCommand},
 	{groupAct, shutdownCommand},
+	{groupAct, shutdownCommand},
 	{groupAct, runCommand},
 	{groupAct, execCommand},
 	{groupAct, attachCommand},
