@@ -102,9 +102,7 @@ func (h *Host) Start(flags ...string) {
 		}
 		h.log = f
 	}
-	args := append([]string{"daemon", "--config", config, "--root", h.Root, "--run-dir", h.RunDir, "--units", h.Units,
-		"--socket", h.Socket, "--bridge", h.Bridge, "--cgroup-parent", h.Cgroup,
-		"--keeper", h.Bin + "/wherry-keeper"}, flags...)
+	args := append(append([]string{"daemon", "--config", config}, h.Flags()...), flags...)
 	h.daemon = exec.Command(h.Bin+"/wherry", args...)
 	h.daemon.Stdout, h.daemon.Stderr = h.log, h.log
 	if err := h.daemon.Start(); err != nil {
@@ -120,6 +118,12 @@ func (h *Host) Start(flags ...string) {
 		}
 		return h.Run("status").Code == 0
 	})
+}
+
+// Flags are what keeps this host's daemon apart from others.
+func (h *Host) Flags() []string {
+	return []string{"--root", h.Root, "--run-dir", h.RunDir, "--units", h.Units, "--socket", h.Socket,
+		"--bridge", h.Bridge, "--cgroup-parent", h.Cgroup, "--keeper", h.Bin + "/wherry-keeper"}
 }
 
 // SecondDaemon starts one more daemon on the same root, which must fail.
