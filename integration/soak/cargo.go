@@ -62,7 +62,8 @@ func exits(r *rand.Rand) string {
 
 func life(r *rand.Rand) float64 { return 0.2 + 4*r.Float64() }
 
-const patient = "restart_policy: {delay: 500ms, max_delay: 8s, reset_after: 3s}\n"
+// patient is a back-off that lets two cores start all that crash, and do something else besides.
+const patient = "restart_policy: {delay: 500ms, max_delay: 15s, reset_after: 30s}\n"
 
 var kinds = []*kind{
 	{name: "count", weight: 30, steady: true, body: func(*rand.Rand) string { return sh("i=0; " + count) }},

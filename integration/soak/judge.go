@@ -37,7 +37,7 @@ func (s *soak) judge(ctx context.Context, o *op, c *cargo, began time.Time, err 
 }
 
 // comeBack is how long a container may be away that somebody has killed: its back-off.
-const comeBack = 15 * time.Second
+const comeBack = 30 * time.Second
 
 // expected are the answers of a daemon that somebody else has asked for something meanwhile.
 func (o *op) expected(c *cargo, err error) bool {

@@ -26,6 +26,7 @@ type figure struct {
 
 // measures are all figures of one moment, in their order.
 type measures struct {
+	dir   string // of the soak
 	list  []figure
 	lists map[string][]string // what is counted, where that says something
 }
@@ -86,7 +87,7 @@ func steady(a, b *measures) bool {
 
 // look measures once.
 func (s *soak) look(ctx context.Context) (*measures, error) {
-	m := &measures{lists: map[string][]string{}}
+	m := &measures{dir: s.h.dir, lists: map[string][]string{}}
 	s.h.client.Close() // our own connections are none of its business
 	v, err := s.h.client.Vitals(ctx, api.VitalsRequest{Collect: true})
 	if err != nil {
