@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -225,7 +226,7 @@ func TestStatsAgreeWithLibrary(t *testing.T) {
 		!near(int64(got.CPUUsec), int64(want.CPUUsec)) || got.OOMKills != want.OOMKills {
 		t.Errorf("got  %+v\nwant %+v", got, want)
 	}
-	if m, err := g.Memory(); err != nil || m != (MemoryUse{got.MemoryPeak, got.MemoryLimit, got.OOMKills}) {
+	if m, err := g.Memory(); err != nil || m.Peak < got.MemoryPeak || m.Limit != got.MemoryLimit || m.OOMKills != got.OOMKills {
 		t.Errorf("memory: %+v, %v; want that of %+v", m, err, got)
 	}
 }
@@ -439,5 +440,103 @@ func BenchmarkStats(b *testing.B) {
 		if _, err := g.Stats(); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// What groups below are given is added up, and written where it differs.
+func TestShares(t *testing.T) {
+	if mode, err := Detect(); err != nil || mode != Unified {
+		t.Skip("needs cgroup v2 alone")
+	}
+	g := testGroup(t, "shares")
+	p := Parent{Path: g.Path, Delegated: g.Path}
+	if err := p.Prepare(); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"a", "b", ".keep"} {
+		if err := os.Mkdir("/sys/fs/cgroup"+g.Path+"/"+name, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sum := func(want Share) {
+		t.Helper()
+		got, err := g.Sum(nil)
+		got.IOWeight = 0
+		if err != nil || got != want {
+			t.Errorf("sum %+v, %v, want %+v", got, err, want)
+		}
+	}
+	sum(Share{CPUWeight: 100})
+	for _, x := range []struct{ group, file, value string }{{"a", "cpu.weight", "59"}, {"b", "memory.low", "16777216"}, {"a", "memory.low", "8388608"}} {
+		limit(t, Group{Path: g.Path + "/" + x.group}, x.file, "", "", x.value)
+	}
+	sum(Share{CPUWeight: 159, MemoryLow: 24 << 20})
+	if got, err := g.Sum(map[string]Share{"b": {CPUWeight: 100, MemoryLow: 1 << 20}}); err != nil || got.MemoryLow != 9<<20 {
+		t.Errorf("with one that is known better: %+v, %v", got, err)
+	}
+	want := Share{CPUWeight: 159, IOWeight: 100, MemoryLow: 24 << 20}
+	if err := g.SetShare(want); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := g.Share(); err != nil || got != want {
+		t.Errorf("share %+v, %v, want %+v", got, err, want)
+	}
+}
+
+// 200 groups are watched by one inotify instance, of which a user may have 128, and nothing of it stays.
+func TestWatcherOfManyGroups(t *testing.T) {
+	if mode, err := Detect(); err != nil || mode != Unified {
+		t.Skip("needs cgroup v2 alone")
+	}
+	instances := func() (fds []string, watches int) {
+		list, err := os.ReadDir("/proc/self/fd")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range list {
+			if to, _ := os.Readlink("/proc/self/fd/" + e.Name()); to == "anon_inode:inotify" {
+				info, _ := os.ReadFile("/proc/self/fdinfo/" + e.Name())
+				fds, watches = append(fds, e.Name()), watches+strings.Count(string(info), "inotify wd:")
+			}
+		}
+		return fds, watches
+	}
+	before, _ := instances()
+	g := testGroup(t, "many")
+	if err := (Parent{Path: g.Path, Delegated: g.Path}).Prepare(); err != nil {
+		t.Fatal(err)
+	}
+	w, err := NewWatcher()
+	if err != nil {
+		t.Fatal(err)
+	}
+	const many = 200
+	for i := range many {
+		c := Group{Path: g.Path + "/c" + strconv.Itoa(i)}
+		if err := os.Mkdir("/sys/fs/cgroup"+c.Path, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Add(c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if fds, watches := instances(); len(fds) != len(before)+1 || watches != many {
+		t.Errorf("%d instances more, %d watches", len(fds)-len(before), watches)
+	}
+	for i := range many {
+		c := Group{Path: g.Path + "/c" + strconv.Itoa(i)}
+		w.Remove(c)
+		if err := c.Remove(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, watches := instances(); watches != 0 || len(w.byKey) != 0 || len(w.byPath) != 0 {
+		t.Errorf("%d watches are left, %d and %d groups", watches, len(w.byKey), len(w.byPath))
+	}
+	if err := w.Close(); err != nil {
+		t.Error(err)
+	}
+	if fds, _ := instances(); len(fds) != len(before) {
+		t.Errorf("%d instances are left", len(fds)-len(before))
 	}
 }

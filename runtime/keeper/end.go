@@ -62,6 +62,7 @@ func (k *Keeper) ended(c *container) {
 	if err := k.closeRun(st.Run, path.Dir(st.Cgroup)); err != nil {
 		log.Error("the group of an ended run stays", "err", err)
 	}
+	k.shareOf(context.Background(), &st)
 	k.reach(atEndSwept, c)
 	if err := k.update(c, func(st *state) { st.Drained = true }); err != nil {
 		log.Error("cannot keep that a container is drained", "err", err)
@@ -212,6 +213,7 @@ func (k *Keeper) sweep(st *state) error {
 	if err := k.closeRun(st.Run, path.Dir(st.Cgroup)); err != nil {
 		return err
 	}
+	k.shareOf(context.Background(), st)
 	return k.forget(st)
 }
 

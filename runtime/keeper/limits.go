@@ -67,6 +67,7 @@ func (k *Keeper) changeLimits(c *container, l cgroup.Limits) error {
 	if err := rememberLimits(lc, r); err != nil {
 		return errors.Join(err, g.SetLimits(fromRemembered(former)))
 	}
+	k.shareOf(context.Background(), &st)
 	return k.update(c, func(st *state) { st.WatchOOM = st.WatchOOM || l.Memory > 0 })
 }
 

@@ -76,6 +76,8 @@ type scopes struct {
 	manager serviceManager
 	locks   [64]sync.Mutex // by group: who makes a scope and who ends it do not meet
 
+	sharing sync.Mutex // one at a time adds up what groups have
+
 	mu     sync.Mutex
 	fenced map[string]uint64 // groups above that libcontainer leaves alone, with their inodes
 }

@@ -386,6 +386,7 @@ func (l *launch) create() error {
 		return stepError(runtime.StepCgroup, err)
 	}
 	l.watch()
+	l.k.shareOf(context.Background(), &st)
 	if err := l.reach(atJoined); err != nil {
 		return err
 	}

@@ -44,6 +44,11 @@ var limitsElsewhere = map[string]string{
 	"oom_kill_disable": "a container that may not be killed hangs instead; see oom", "cpu_quota": "write resources: {limits: {cpus: ...}}",
 	"cpu_period": "write resources: {limits: {cpus: ...}}", "cpu_count": "write resources: {limits: {cpus: ...}}",
 	"cpu_percent": "write resources: {limits: {cpus: ...}}", "cpu_weight": "write cpu_shares",
+	"blkio_weight": "write blkio_config: {weight: ...}", "io_weight": "write blkio_config: {weight: ...}",
+	"blkio_weight_device": "write blkio_config: {weight: ...}: one weight holds for all devices",
+	"device_read_bps":     "it stands in blkio_config", "device_write_bps": "it stands in blkio_config",
+	"device_read_iops": "it stands in blkio_config", "device_write_iops": "it stands in blkio_config",
+	"memory_high": "it stands in resources: {limits: ...}", "memory_swap": "write resources: {limits: {swap: ...}}, which is swap alone, without the memory",
 }
 
 // checkLimits refuses limits that contradict what has been read so far: the
