@@ -19,6 +19,9 @@ type Options struct {
 	DockerConfig string   // path of a Docker config.json; empty: $DOCKER_CONFIG is NOT read, none is used
 	Logger       *slog.Logger
 
+	// Progress is told now and then that Open, which looks at everything after a power cut, gets on; nil: nobody.
+	Progress func()
+
 	// Proxy chooses the proxy for a request, as http.Transport does; nil: none.
 	Proxy func(*http.Request) (*url.URL, error)
 

@@ -56,8 +56,10 @@ type Store struct {
 	connections *blob.Connections // that fetch blobs
 
 	holds func(context.Context) ([]Hold, error) // Options.Holds
-	now   func() time.Time
-	sizes sizes
+
+	progress func() // Options.Progress
+	now      func() time.Time
+	sizes    sizes
 
 	vouched vouched
 	seals   *seals
@@ -89,7 +91,7 @@ func Open(o Options) (_ *Store, err error) {
 	s := &Store{
 		root: root, platform: o.Platform.or(HostPlatform()),
 		log: o.Logger, backoff: backoff, reserve: o.Reserve, statfs: disk.StatFS,
-		holds: o.Holds, now: time.Now, gc: sweeping{doomed: map[string]chan struct{}{}},
+		holds: o.Holds, progress: o.Progress, now: time.Now, gc: sweeping{doomed: map[string]chan struct{}{}},
 		sync: &disk.Syncer{Path: root}, slots: make(chan struct{}, layersAtOnce()), flights: flights{m: map[string]*flight{}}, pins: map[string]int{},
 	}
 	s.room = newRoom(root, o.Reserve, func(path string) (disk.Stat, error) { return s.statfs(path) })

@@ -120,6 +120,9 @@ func (s *Store) afterPowerCut() error {
 	looked := map[string]bool{}
 	for _, digest := range slices.Sorted(maps.Keys(s.idx.Images)) {
 		rec := s.idx.Images[digest]
+		if s.progress != nil {
+			s.progress()
+		}
 		if err := s.lookAtImage(rec); err != nil {
 			s.log.Warn("dropped an image that a power cut has damaged", "image", s.titleLocked(rec), "digest", digest, "err", err)
 			delete(next.Images, digest)

@@ -11,6 +11,7 @@ var (
 	ErrExists        = errors.New("container already exists")
 	ErrNotRunning    = errors.New("container is not running")
 	ErrKeeper        = errors.New("keeper unreachable")
+	ErrNotStarted    = errors.New("the service manager has not started it")
 	ErrCommand       = errors.New("command not found")          // exit code 127
 	ErrNotExecutable = errors.New("command cannot be executed") // exit code 126
 	ErrBusy          = errors.New("keeper still has running containers")

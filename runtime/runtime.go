@@ -42,9 +42,10 @@ type Runtime struct {
 	link    *link // nil while the keeper is away
 	managed bool  // a service manager has run the last one
 	closed  bool
+	opened  bool
 }
 
-// Open connects to the keeper in RunDir and starts it if nobody answers.
+// Open connects to the keeper in RunDir and starts it if nobody answers. One that is managed and does not run is ErrNotStarted.
 func Open(ctx context.Context, o Options) (*Runtime, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
@@ -69,6 +70,9 @@ func Open(ctx context.Context, o Options) (*Runtime, error) {
 		r.cancel()
 		return nil, fmt.Errorf("open runtime: %w", err)
 	}
+	r.mu.Lock()
+	r.opened = true
+	r.mu.Unlock()
 	r.wg.Go(r.holdHeirlooms)
 	return r, nil
 }
@@ -143,7 +147,7 @@ func (r *Runtime) dialOrLaunch(ctx context.Context) (*link, error) {
 		return l, nil
 	}
 	if r.options.Managed {
-		return nil, errors.New("the service manager has not started it")
+		return nil, ErrNotStarted
 	}
 	lerr := r.launch(ctx)
 	l, err := dial(ctx, r.layout.Socket()) // also if the launch failed: another one may have been faster
@@ -153,16 +157,24 @@ func (r *Runtime) dialOrLaunch(ctx context.Context) (*link, error) {
 	return l, err
 }
 
-// managedPatience is how long a service manager may take to start its keeper again.
-const managedPatience = 10 * time.Second
+// How long a service manager may take to start its keeper again, and how long Open waits for it: whoever opens may have something to say
+// meanwhile.
+const (
+	managedPatience = 10 * time.Second
+	openPatience    = 2 * time.Second
+)
 
 // awaitManaged waits for a keeper that a service manager should bring back. One of
 // our own would only be in its way. nil: it does not come, or there is no manager.
 func (r *Runtime) awaitManaged(ctx context.Context) *link {
 	r.mu.Lock()
 	managed := r.managed || r.options.Managed
+	patience := managedPatience
+	if !r.opened {
+		patience = openPatience
+	}
 	r.mu.Unlock()
-	for end := time.Now().Add(managedPatience); managed && time.Now().Before(end) && ctx.Err() == nil && r.ctx.Err() == nil; {
+	for end := time.Now().Add(patience); managed && time.Now().Before(end) && ctx.Err() == nil && r.ctx.Err() == nil; {
 		if l, err := dial(ctx, r.layout.Socket()); err == nil {
 			return l
 		}

@@ -141,6 +141,7 @@ func usable(rec *record, found []runtime.Status) bool {
 
 // adoptRun makes a run of what is found of it.
 func (l *loop) adoptRun(rec record, found []runtime.Status) {
+	l.progress("takes over what runs")
 	l.rebuild(rec)
 	r := &run{record: rec, phase: plan.Up, ready: true, reason: "found half started"}
 	r.members = newMembers(&r.record)

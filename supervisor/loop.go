@@ -338,5 +338,5 @@ func (s *Supervisor) event(e api.Event) {
 			attrs = append(attrs, slog.String(a[0], a[1]))
 		}
 	}
-	s.log.Info(e.Message, attrs...)
+	s.log.Log(context.Background(), levelOf(e), e.Message, attrs...)
 }

@@ -61,6 +61,10 @@ type Options struct {
 	// Proxy chooses the proxy of requests to registries that name none; nil: none.
 	Proxy func(*http.Request) (*url.URL, error)
 
+	// Progress is told when a start gets on that may take long: it waits for a keeper, looks at images after a power cut, takes over
+	// what runs. nil: nobody.
+	Progress func(what string)
+
 	// Reload gives new Options for SIGHUP and `ctl reload`; nil: reload is an error.
 	Reload func() (Options, error)
 

@@ -110,6 +110,9 @@ func (s *Supervisor) canReconfigure() bool {
 // listen makes the API's socket; nil if none is wanted.
 func (s *Supervisor) listen() (net.Listener, error) {
 	o := s.opts.Load()
+	if s.early != nil {
+		return s.early, nil
+	}
 	if o.Listener != nil || o.Socket == "" {
 		return o.Listener, nil
 	}

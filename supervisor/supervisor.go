@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"os"
 	"slices"
@@ -85,6 +86,7 @@ type Supervisor struct {
 	tidying  tidying
 	pressure pressure
 	machine  spec.Machine
+	early    net.Listener // the API's, if it was opened before its time
 	closing  sync.Once
 	closed   error
 }
@@ -125,7 +127,7 @@ func New(o Options) (_ *Supervisor, err error) {
 	}
 	if s.img = o.hooks.images; s.img == nil {
 		io := imageOptions(o, s.paths)
-		io.Holds = s.holds
+		io.Holds, io.Progress = s.holds, func() { s.progress("looks at images") }
 		if s.disk, err = image.Open(io); err != nil {
 			return nil, err
 		}
@@ -219,8 +221,10 @@ func (s *Supervisor) connect(ctx context.Context) error {
 		s.net = m
 	}
 	if s.rt = o.hooks.containers; s.rt == nil {
-		r, err := runtime.Open(ctx, runtime.Options{Root: s.paths.root, RunDir: s.paths.runDir, Keeper: o.Keeper,
-			CgroupParent: o.CgroupParent, CgroupDriver: o.CgroupDriver, Managed: o.KeeperManaged, Logger: o.Logger})
+		r, err := s.openRuntime(ctx, func(ctx context.Context) (*runtime.Runtime, error) {
+			return runtime.Open(ctx, runtime.Options{Root: s.paths.root, RunDir: s.paths.runDir, Keeper: o.Keeper,
+				CgroupParent: o.CgroupParent, CgroupDriver: o.CgroupDriver, Managed: o.KeeperManaged, Logger: o.Logger})
+		})
 		if err != nil {
 			return fmt.Errorf("keeper: %w", err)
 		}
@@ -340,6 +344,7 @@ func (s *Supervisor) Info() api.Info {
 	i.Warnings = append(i.Warnings, room.Warnings(s.paths.root, s.paths.runDir)...)
 	select {
 	case <-s.ready:
+		i.Warnings = append(i.Warnings, s.keeperAway()...)
 		i.KeeperPid = s.rt.KeeperPid()
 		// A network chooses its subnet when the first run is attached.
 		if n, ok := s.net.(interface{ Subnet() netip.Prefix }); ok && n.Subnet().IsValid() {

@@ -43,10 +43,12 @@ func run(ctx context.Context, f flags, version string) error {
 		return startError(err)
 	}
 	o.Logger = log
+	start := &starting{log: log}
+	o.Progress = start.progress
 	connect(&o)
 	o.Reload = func() (supervisor.Options, error) {
 		next, err := reload(f, version)
-		next.Logger, next.Listener, next.Reload = o.Logger, o.Listener, o.Reload
+		next.Logger, next.Listener, next.Reload, next.Progress = o.Logger, o.Listener, o.Reload, o.Progress
 		next.Keychain, next.Keyless, next.Proxy = o.Keychain, o.Keyless, o.Proxy
 		return next, err
 	}
@@ -56,14 +58,18 @@ func run(ctx context.Context, f flags, version string) error {
 	if err != nil {
 		return startError(err)
 	}
-	if err := serve(ctx, s, log); err != nil {
-		return fmt.Errorf("daemon: %w", err)
+	if err := serve(ctx, s, start); err != nil {
+		return &term.Failure{Code: term.ExitFailed, Err: fmt.Errorf("daemon: %w", err), Hint: doctorHint}
 	}
 	return nil
 }
 
+// doctorHint is for errors that are about the host.
+const doctorHint = "`wherry ctl doctor --local` looks for what is wrong with this host"
+
 // serve runs the supervisor and tells systemd about it.
-func serve(ctx context.Context, s *supervisor.Supervisor, log *slog.Logger) error {
+func serve(ctx context.Context, s *supervisor.Supervisor, start *starting) error {
+	log := start.log
 	var all sync.WaitGroup
 	defer all.Wait()
 	ctx, cancel := context.WithCancel(ctx)
@@ -75,8 +81,8 @@ func serve(ctx context.Context, s *supervisor.Supervisor, log *slog.Logger) erro
 		case <-s.Ready():
 		}
 		log.Info("ready", "pid", os.Getpid())
-		notify(log, ready)
-		watchdog(ctx, log, func() { s.Units() })
+		start.ready()
+		watchdog(ctx, log, s.Alive)
 	})
 	all.Go(func() { trimMemory(ctx, allocated, debug.FreeOSMemory) })
 	hangups := make(chan os.Signal, 1)
@@ -151,7 +157,9 @@ func load(f flags, version string) (o supervisor.Options, warnings unit.Errors, 
 	if err == nil {
 		err = f.apply(&c)
 	}
-	return c.Options(version), c.Warnings, err
+	o = c.Options(version)
+	o.Config = file
+	return o, c.Warnings, err
 }
 
 // reload is load for somebody who stands by and can set right what is only a
@@ -177,20 +185,8 @@ func startError(err error) error {
 		out.Code, out.Err = term.ExitUsage, err
 	case errors.Is(err, supervisor.ErrBusy):
 		out.Hint = "`wherry ctl status` asks the one that runs; a second one needs its own --root, --run-dir, --socket, --bridge and --cgroup-parent"
+	default:
+		out.Hint = doctorHint
 	}
 	return out
-}
-
-// newLogger writes to stderr. The journal has its own time stamps.
-func newLogger(level slog.Level) *slog.Logger {
-	o := &slog.HandlerOptions{Level: level}
-	if os.Getenv("JOURNAL_STREAM") != "" {
-		o.ReplaceAttr = func(groups []string, a slog.Attr) slog.Attr {
-			if len(groups) == 0 && a.Key == slog.TimeKey {
-				return slog.Attr{}
-			}
-			return a
-		}
-	}
-	return slog.New(slog.NewTextHandler(os.Stderr, o))
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"sync"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/activation"
@@ -32,9 +33,43 @@ func notify(log *slog.Logger, state string) {
 	}
 }
 
-// watchdog tells systemd that we are alive as long as alive returns, until ctx
+// How often systemd hears that a start gets on, and how much longer each such word lets it take.
+const (
+	extendEvery = 5 * time.Second
+	extendBy    = 90 * time.Second
+)
+
+// starting tells systemd that a long start gets on, and what it is at. A start that hangs is silent, and systemd begins another.
+type starting struct {
+	log *slog.Logger
+
+	mu   sync.Mutex
+	last time.Time
+	what string
+	done bool
+}
+
+func (s *starting) progress(what string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.done || what == s.what && time.Since(s.last) < extendEvery {
+		return
+	}
+	s.what, s.last = what, time.Now()
+	notify(s.log, fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d\nSTATUS=%s", extendBy.Microseconds(), what))
+}
+
+// ready ends the start. Nothing is extended after that.
+func (s *starting) ready() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.done = true
+	notify(s.log, ready+"\nSTATUS=")
+}
+
+// watchdog tells systemd that we are alive as long as alive says so, until ctx
 // ends.
-func watchdog(ctx context.Context, log *slog.Logger, alive func()) {
+func watchdog(ctx context.Context, log *slog.Logger, alive func(context.Context) error) {
 	every, err := daemon.SdWatchdogEnabled(false)
 	if err != nil {
 		log.Warn("watchdog", "err", err)
@@ -49,7 +84,16 @@ func watchdog(ctx context.Context, log *slog.Logger, alive func()) {
 		case <-ctx.Done():
 			return
 		case <-t.C:
-			alive()
+		}
+		limited, cancel := context.WithTimeout(ctx, every/3)
+		err := alive(limited)
+		cancel()
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err != nil:
+			log.Error("the daemon is stuck: if it stays so, systemd starts it again", "err", err)
+		default:
 			notify(log, daemon.SdNotifyWatchdog)
 		}
 	}
