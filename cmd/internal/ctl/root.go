@@ -38,7 +38,6 @@ var verbs = []struct {
 	{groupAct, resumeCommand},
 	{groupAct, waitCommand},
 	{groupAct, shutdownCommand},
-	{groupAct, shutdownCommand},
 	{groupAct, runCommand},
 	{groupAct, execCommand},
 	{groupAct, attachCommand},
