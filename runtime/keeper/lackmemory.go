@@ -44,6 +44,10 @@ func memoryAccounted(parent string) bool {
 	return err == nil && slices.Contains(strings.Fields(string(b)), "memory")
 }
 
+// tellsAllOOMs says whether the kernel tells of kills in a container below parent whose own memory is
+// not limited: the host has run out of it, or a group above. v1 counts such kills but tells nobody.
+func tellsAllOOMs(parent string) bool { return cgroupUnified() && memoryAccounted(parent) }
+
 // killRest ends what is left of a container of v1 that the kernel has killed a
 // process of, as v2 does by itself. A container whose memory is not
 // limited is not watched there: nothing tells of kills when the host runs out of it.

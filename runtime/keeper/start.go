@@ -317,7 +317,8 @@ func (l *launch) save() error {
 	memory := spec.Linux.Resources.Memory
 	return l.k.update(l.c, func(st *state) {
 		st.Filter = l.filter
-		st.WatchOOM = memory != nil && memory.Limit != nil && *memory.Limit > 0
+		limited := memory != nil && memory.Limit != nil && *memory.Limit > 0
+		st.WatchOOM = limited || tellsAllOOMs(l.k.parentOf(path.Dir(st.Cgroup)).Path)
 		st.Process = processDefaults{
 			Env: withHome(spec.Process.Env, l.id.home), Cwd: spec.Process.Cwd,
 			UID: l.id.uid, GID: l.id.gid, Groups: groups,
