@@ -400,3 +400,37 @@ func TestKeeperCannotStart(t *testing.T) {
 		t.Errorf("error = %v", err)
 	}
 }
+
+// TestLastWordsWithoutInit: where no init waits until they are read, those who hold the
+// keeper's heirlooms hold the pipe.
+func TestLastWordsWithoutInit(t *testing.T) {
+	w := newWorld(t)
+	hold := filepath.Join(w.run, "hold")
+	if err := unix.Mkfifo(hold, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c := w.config("sh", "-c", "read x < /hold; echo last words; exit 7")
+	c.Init = false
+	c.Spec.Mounts = append(c.Spec.Mounts, bind(hold, "/hold"))
+	st := w.start(c)
+	keeper := w.rt.KeeperPid()
+	if err := unix.Kill(keeper, unix.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	release(t, hold)
+	w.await("the program's end", func() bool {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", st.Pid))
+		return err != nil || strings.Contains(string(b), ") Z ")
+	})
+	unix.Kill(keeper, unix.SIGKILL)
+	w.await("the exit", func() bool {
+		st, err := w.rt.Get(t.Context(), c.ID())
+		return err == nil && st.Drained
+	})
+	if got := w.text(c); got != "last words\n" {
+		t.Errorf("output %q", got)
+	}
+	if exit := w.finish(c); exit.Code != 7 && !exit.Unknown {
+		t.Errorf("exit = %+v", exit)
+	}
+}

@@ -19,11 +19,27 @@ func (k *Keeper) follow(c *container) {
 	if err := k.heirlooms.keep(heirPidfd, c.snapshot().ID, c.proc.file); err != nil {
 		k.logger.Warn("the next keeper may not learn a container's end", "container", c.snapshot().ID, "err", err)
 	}
+	k.keepOutput(c)
 	if err := c.proc.wait(context.Background()); err != nil {
 		k.logger.Error("cannot wait for a container", "container", c.snapshot().ID, "err", err)
 		return
 	}
 	k.ended(c)
+}
+
+// keepOutput has the heirs hold the pipes of a container without our init. That one waits
+// until its program's last words are read; without it they would be gone with the
+// program and the keeper, and it is they that say why it ended.
+func (k *Keeper) keepOutput(c *container) {
+	st := c.snapshot()
+	if st.Init || c.pump == nil {
+		return
+	}
+	for i, kind := range []string{heirOut, heirErr} {
+		if err := k.heirlooms.keep(kind, st.ID, c.pump.pipes[i]); err != nil {
+			k.logger.Warn("a container's last output may be lost with the keeper", "container", st.ID, "err", err)
+		}
+	}
 }
 
 // ended does everything that the end of a container's main process brings. It

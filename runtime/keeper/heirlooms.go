@@ -32,8 +32,10 @@ type heirlooms struct {
 // Kinds of heirlooms. The owner of those that begin with "ns-" is a run, else a container.
 const (
 	heirPidfd = "pidfd"
-	heirTTY   = "tty"   // a terminal's master
-	heirStdin = "stdin" // the writing end of an input
+	heirTTY   = "tty"    // a terminal's master
+	heirStdin = "stdin"  // the writing end of an input
+	heirOut   = "stdout" // a pipe that no init holds until it is read
+	heirErr   = "stderr"
 	heirNet   = "ns-net"
 	heirUser  = "ns-user"
 	heirIPC   = "ns-ipc"
