@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -143,4 +144,92 @@ func TestListOverExec(t *testing.T) {
 	if _, err := r.Stat(); err != nil {
 		t.Errorf("it has closed what is not its: %v", err)
 	}
+}
+
+// TestStoreThatDoesNotRead: notes wait for a manager that is busy, in their order, and none is lost.
+func TestStoreThatDoesNotRead(t *testing.T) {
+	address := filepath.Join(t.TempDir(), "notify")
+	fd := noteTaker(t, address)
+	s := newStoreHeir(address, slog.New(slog.DiscardHandler))
+	h := newHeirlooms()
+	h.appoint(s)
+	_, w := testPipe(t)
+	const many = 2000 // more than any queue of datagrams has room for
+	for i := range many {
+		if err := h.keep(heirPidfd, "web."+strconv.Itoa(i), w); err != nil {
+			t.Fatal(err)
+		}
+		h.drop(heirPidfd, "web."+strconv.Itoa(i))
+	}
+	s.mu.Lock()
+	waiting := len(s.waiting)
+	s.mu.Unlock()
+	if waiting == 0 {
+		t.Error("no note waits")
+	}
+	pollable := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+	for i := range many {
+		for _, want := range []string{"FDSTORE=1\nFDPOLL=0\nFDNAME=pidfd/web.", "FDSTOREREMOVE=1\nFDNAME=pidfd/web."} {
+			if _, err := unix.Poll(pollable, -1); err != nil {
+				t.Fatal(err)
+			}
+			if text, _ := note(t, fd); text != want+strconv.Itoa(i) {
+				t.Fatalf("note %d: %q, want %q", i, text, want)
+			}
+		}
+	}
+	s.flush(time.Minute)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.waiting) != 0 || s.size != 0 {
+		t.Errorf("%d notes wait, names of %d bytes", len(s.waiting), s.size)
+	}
+}
+
+// TestStoreIsBounded: a program cannot be started with more names than fit into one variable of its environment.
+func TestStoreIsBounded(t *testing.T) {
+	address := filepath.Join(t.TempDir(), "notify")
+	fd := noteTaker(t, address)
+	s := newStoreHeir(address, slog.New(slog.DiscardHandler))
+	_, w := testPipe(t)
+	names := map[string]bool{}
+	for i := range 1000 {
+		name := heirName(heirTTY, strings.Repeat("x", 200)+strconv.Itoa(i))
+		dup, err := dupOf(w)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.kept(name, dup)
+		if text, err := nextNote(fd); err == nil {
+			names[strings.TrimPrefix(text, "FDSTORE=1\nFDPOLL=0\nFDNAME=")] = true
+		}
+	}
+	size := 0
+	for name := range names {
+		size += len(name) + 1
+	}
+	if size > maxStoredNames || size < maxStoredNames-300 {
+		t.Errorf("%d names of %d bytes in the store", len(names), size)
+	}
+	var none *storeHeir
+	none.notify("READY=1")
+	none.flush(time.Minute)
+	none.progress()
+}
+
+// nextNote is note if there is one.
+func nextNote(fd int) (string, error) {
+	buf, oob := make([]byte, 4096), make([]byte, 256)
+	n, oobn, _, _, err := unix.Recvmsg(fd, buf, oob, unix.MSG_DONTWAIT|unix.MSG_CMSG_CLOEXEC)
+	if err != nil {
+		return "", err
+	}
+	msgs, _ := unix.ParseSocketControlMessage(oob[:oobn])
+	for _, m := range msgs {
+		fds, _ := unix.ParseUnixRights(&m)
+		for _, f := range fds {
+			unix.Close(f)
+		}
+	}
+	return string(buf[:n]), nil
 }
