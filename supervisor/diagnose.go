@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/wherry-run/wherry/image"
@@ -11,15 +12,12 @@ import (
 
 // Doctor looks at the host as this daemon sees it. Who asks while a look is under
 // way gets its answer: many who ask cost no more than one.
-func (s *Supervisor) Doctor(ctx context.Context, askRegistries bool) (api.Diagnosis, error) {
-	key := "look"
-	if askRegistries {
-		key = "ask"
-	}
+func (s *Supervisor) Doctor(ctx context.Context, r api.DoctorRequest) (api.Diagnosis, error) {
+	key := fmt.Sprint(r)
 	answer := s.looks.DoChan(key, func() (any, error) {
-		limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+		limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Minute)
 		defer cancel()
-		return s.doctor.Run(limited, s.doctorOptions(limited, askRegistries)), nil
+		return s.doctor.Run(limited, s.doctorOptions(limited, r)), nil
 	})
 	select {
 	case a := <-answer:
@@ -29,11 +27,11 @@ func (s *Supervisor) Doctor(ctx context.Context, askRegistries bool) (api.Diagno
 	}
 }
 
-func (s *Supervisor) doctorOptions(ctx context.Context, askRegistries bool) doctor.Options {
+func (s *Supervisor) doctorOptions(ctx context.Context, r api.DoctorRequest) doctor.Options {
 	o := s.opts.Load()
 	d := o.DoctorOptions()
 	d.Root, d.RunDir = s.paths.root, s.paths.runDir
-	d.AskRegistries = askRegistries
+	d.AskRegistries, d.Limit = r.Registries, r.Limit
 	if o.Reload != nil {
 		_, d.ConfigErr = o.Reload()
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"net/url"
+	"time"
 )
 
 // Verdict is what a check of the host has come to.
@@ -45,12 +46,20 @@ func (d Diagnosis) Worst() Verdict {
 	return worst
 }
 
-// Doctor has the daemon look at its host, and with askRegistries also ask the
-// registries whether they let it in. GET /v1/doctor.
-func (c *Client) Doctor(ctx context.Context, askRegistries bool) (d Diagnosis, err error) {
-	var query url.Values
-	if askRegistries {
-		query = url.Values{"registries": {"true"}}
+// DoctorRequest says how the host is to be looked at.
+type DoctorRequest struct {
+	Registries bool          // also ask the registries whether they let us in
+	Limit      time.Duration // of one check; 0: 5 s, at most a minute
+}
+
+// Doctor has the daemon look at its host. GET /v1/doctor?registries=true&limit=5s.
+func (c *Client) Doctor(ctx context.Context, r DoctorRequest) (d Diagnosis, err error) {
+	query := url.Values{}
+	if r.Registries {
+		query.Set("registries", "true")
+	}
+	if r.Limit > 0 {
+		query.Set("limit", r.Limit.String())
 	}
 	return d, c.call(ctx, http.MethodGet, "/doctor", query, nil, &d)
 }

@@ -12,7 +12,7 @@ import (
 // that is years off at boot makes every TLS certificate invalid.
 func checkClock(_ context.Context, e *exam) finding {
 	now := e.h.now()
-	latest, what := built(), "wherry was built"
+	latest, what := e.h.built, "wherry was built"
 	for _, f := range []struct{ path, what string }{
 		{filepath.Join(e.o.Root, "state.db"), "wherry's state was written"},
 		{"/var/lib/systemd/timesync/clock", "the clock was last synchronized"}, // systemd-timesyncd(8)

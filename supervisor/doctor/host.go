@@ -19,10 +19,11 @@ type host struct {
 	release string // of the kernel
 	uid     int
 	now     func() time.Time
+	built   time.Time // when this program was; zero: unknown
 }
 
 func thisHost() *host {
-	h := &host{uid: os.Geteuid(), now: time.Now}
+	h := &host{uid: os.Geteuid(), now: time.Now, built: built()}
 	var u unix.Utsname
 	if unix.Uname(&u) == nil {
 		h.release = unix.ByteSliceToString(u.Release[:])

@@ -15,16 +15,18 @@ import (
 
 // Look is a look at the host by this process itself, as a daemon with the
 // configuration would. socket is where one may answer.
-type Look func(ctx context.Context, config, socket string, askRegistries bool) api.Diagnosis
+type Look func(ctx context.Context, config, socket string, r api.DoctorRequest) api.Diagnosis
 
-// doctorWait is how long the daemon may take: its checks have 5 s each, side by side.
-const doctorWait = 20 * time.Second
+// doctorWait is how long the daemon may take besides the limit of a check: they go
+// side by side.
+const doctorWait = 15 * time.Second
 
 func doctorCommand(a *app) *cobra.Command {
 	var (
-		f          formatFlags
-		local, ask bool
-		config     string
+		f      formatFlags
+		local  bool
+		config string
+		r      api.DoctorRequest
 	)
 	c := &cobra.Command{
 		Use:   "doctor",
@@ -48,7 +50,10 @@ something fails.`,
 			if err != nil {
 				return err
 			}
-			d, err := a.diagnose(c.Context(), local, ask, config)
+			if r.Limit <= 0 || r.Limit > time.Minute {
+				return term.Usage("--timeout %v: want more than nothing, at most a minute", r.Limit)
+			}
+			d, err := a.diagnose(c.Context(), local, config, r)
 			if err != nil {
 				return a.cannot("look at the host", "", err)
 			}
@@ -57,19 +62,20 @@ something fails.`,
 	}
 	f.add(c, "print problems only")
 	c.Flags().BoolVar(&local, "local", false, "look from this process, whether a daemon answers or not")
-	c.Flags().BoolVar(&ask, "registries", false, "ask the registries whether they take the credentials")
+	c.Flags().BoolVar(&r.Registries, "registries", false, "ask the registries whether they take the credentials")
+	c.Flags().DurationVar(&r.Limit, "timeout", 5*time.Second, "how long one check may take, at most a minute; they go side by side")
 	c.Flags().StringVar(&config, "config", "", "with --local: the configuration; /etc/wherry/wherry.yaml if it is there")
 	return c
 }
 
 // diagnose asks the daemon, and looks itself where that does not help.
-func (a *app) diagnose(ctx context.Context, local, ask bool, config string) (api.Diagnosis, error) {
+func (a *app) diagnose(ctx context.Context, local bool, config string, r api.DoctorRequest) (api.Diagnosis, error) {
 	if local || config != "" {
-		return a.lookHere(ctx, config, ask)
+		return a.lookHere(ctx, config, r)
 	}
-	limited, cancel := context.WithTimeout(ctx, doctorWait)
+	limited, cancel := context.WithTimeout(ctx, r.Limit+doctorWait)
 	defer cancel()
-	d, err := a.client().Doctor(limited, ask)
+	d, err := a.client().Doctor(limited, r)
 	var e *api.Error
 	switch {
 	case err == nil, ctx.Err() != nil:
@@ -83,14 +89,14 @@ func (a *app) diagnose(ctx context.Context, local, ask bool, config string) (api
 		return d, err
 	}
 	a.note("the daemon cannot be asked, this process looks itself: %v", err)
-	return a.lookHere(ctx, config, ask)
+	return a.lookHere(ctx, config, r)
 }
 
-func (a *app) lookHere(ctx context.Context, config string, ask bool) (api.Diagnosis, error) {
+func (a *app) lookHere(ctx context.Context, config string, r api.DoctorRequest) (api.Diagnosis, error) {
 	if a.look == nil {
 		return api.Diagnosis{}, errors.New("this program cannot look by itself")
 	}
-	return a.look(ctx, config, a.socket, ask), nil
+	return a.look(ctx, config, a.socket, r), nil
 }
 
 var verdictStyles = map[api.Verdict]term.Style{api.OK: term.Good, api.Warn: term.Busy, api.Fail: term.Bad, api.Skip: term.Faint}

@@ -10,8 +10,8 @@ import (
 
 // Look is what `wherry ctl doctor` does where no daemon answers: it looks at the host as
 // a daemon with the configuration would, without one.
-func Look(version string) func(ctx context.Context, config, socket string, askRegistries bool) api.Diagnosis {
-	return func(ctx context.Context, config, socket string, askRegistries bool) api.Diagnosis {
+func Look(version string) func(ctx context.Context, config, socket string, r api.DoctorRequest) api.Diagnosis {
+	return func(ctx context.Context, config, socket string, r api.DoctorRequest) api.Diagnosis {
 		o, warnings, err := load(flags{config: config}, version)
 		connect(&o)
 		serviced(&o.CgroupParent, &o.KeeperManaged)
@@ -21,7 +21,7 @@ func Look(version string) func(ctx context.Context, config, socket string, askRe
 			o.Root, o.RunDir, o.CgroupParent, o.Bridge = i.Root, i.RunDir, i.Cgroup, i.Bridge
 		}
 		d := o.DoctorOptions()
-		d.ConfigErr, d.AskRegistries, d.Daemon = err, askRegistries, client.Info
+		d.ConfigErr, d.AskRegistries, d.Limit, d.Daemon = err, r.Registries, r.Limit, client.Info
 		if err == nil && len(warnings) > 0 {
 			d.ConfigErr = warnings
 		}

@@ -7,12 +7,15 @@ import (
 )
 
 // Doctor finds a bit of everything, or nothing wrong once Heal was called.
-func (d *Daemon) Doctor(_ context.Context, askRegistries bool) (api.Diagnosis, error) {
+func (d *Daemon) Doctor(_ context.Context, r api.DoctorRequest) (api.Diagnosis, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	what := ""
-	if askRegistries {
+	if r.Registries {
 		what = "registries"
+	}
+	if r.Limit > 0 {
+		what += r.Limit.String()
 	}
 	if err := d.called("Doctor", what, ""); err != nil {
 		return api.Diagnosis{}, err
