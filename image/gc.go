@@ -171,9 +171,13 @@ func (c census) release(s resident, users map[string]int) disk.Tree {
 	return sum
 }
 
+// clockSlack is how far ahead of the clock an image's last use may lie. One further ahead was
+// noted before the clock was set back: it says nothing, and must not keep the image for a year.
+const clockSlack = time.Minute
+
 func tooYoung(s resident, now time.Time, least time.Duration) []string {
 	old := now.Sub(s.last())
-	if least <= 0 || old >= least {
+	if least <= 0 || old >= least || old < -clockSlack {
 		return nil
 	}
 	what := "pulled"

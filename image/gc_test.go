@@ -60,6 +60,7 @@ func TestDecide(t *testing.T) {
 		"Low above High":                  {full(600, 0), []resident{img("a", 2, "p100"), img("b", 1, "q100")}, nil, GCOptions{High: 55, Low: 90}, "a"},
 		"needed ones stay, however full":  {full(990, 0), []resident{neededBy(img("a", 9, "p100"), "container web.1 uses it")}, nil, GCOptions{}, ""},
 		"young ones stay, however full":   {full(990, 0), []resident{aged(img("a", 9, "p100"), time.Hour), aged(img("b", 9, "q1"), 2*time.Hour)}, nil, GCOptions{MinAge: 2 * time.Hour}, "b"},
+		"of a clock that was ahead":       {full(990, 0), []resident{aged(img("a", 9, "p100"), -300*day), aged(img("b", 9, "q1"), -30*time.Second)}, nil, GCOptions{MinAge: 2 * time.Hour}, "a"},
 		"used lately is young too":        {full(990, 0), []resident{img("a", 1, "p100")}, nil, GCOptions{MinAge: 2 * day}, ""},
 		"shared parts free nothing":       {full(860, 0), []resident{img("a", 3, "s60", "p10"), img("b", 2, "s60", "q50"), img("c", 1, "r60")}, nil, GCOptions{}, "a b"},
 		"nor do those that a lease has":   {full(860, 0), []resident{img("a", 3, "s60"), img("b", 2, "q60"), img("c", 1, "r1")}, []string{"s60"}, GCOptions{}, "a b"},

@@ -164,7 +164,11 @@ func lifetime(r Run) time.Duration {
 	if r.Phase != Exited || r.StartedAt.IsZero() || r.EndedAt.IsZero() {
 		return 0
 	}
-	return r.EndedAt.Sub(r.StartedAt)
+	ran := r.EndedAt.Sub(r.StartedAt)
+	if ran < -clockSlack {
+		return math.MaxInt64 // the clock was set back meanwhile: nobody knows, and a service mostly runs for long
+	}
+	return ran
 }
 
 // verdict is the error of an ended run, empty for a success.
@@ -196,7 +200,7 @@ func ending(r Run) string {
 // command or its configuration that is wrong.
 func soon(r Run) string {
 	ran := r.EndedAt.Sub(r.StartedAt)
-	if r.StartedAt.IsZero() || r.EndedAt.IsZero() || ran == 0 || ran >= time.Second {
+	if r.StartedAt.IsZero() || r.EndedAt.IsZero() || ran == 0 || ran < -clockSlack || ran >= time.Second {
 		return ""
 	}
 	// It may have ended before anybody could note that it had begun.

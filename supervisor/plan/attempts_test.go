@@ -167,3 +167,34 @@ func TestEndingTellsOfRunsThatHardlyBegan(t *testing.T) {
 		}
 	}
 }
+
+// TestClockJumps: a clock that is set by a year, in either direction, makes nobody wait, and takes
+// no time from a run that was long enough.
+func TestClockJumps(t *testing.T) {
+	p := policy()
+	p.MaxAttempts = 3
+	const year = 365 * 24 * time.Hour
+	for _, jump := range []time.Duration{-year, year} {
+		a := Attempts{}
+		for n := range 3 { // a crash loop, with the clock set in the midst of it
+			at := t0.Add(time.Duration(n) * time.Second)
+			if n == 2 {
+				at = at.Add(jump)
+			}
+			a = After(p, a, Run{ID: string(rune('a' + n)), Phase: Exited, Code: 1, StartedAt: at.Add(-time.Millisecond), EndedAt: at}, at)
+		}
+		if until, held := next(p, a, "web.1", t0.Add(jump+2*time.Second)); !held || until.Sub(t0.Add(jump)) > time.Minute || a.Done {
+			t.Errorf("%s: %v until %v, %+v", jump, held, until, a)
+		}
+		if until, held := next(p, a, "web.1", t0.Add(3*time.Second)); held && until.After(t0.Add(time.Minute+clockSlack)) {
+			t.Errorf("%s, and back: waits until %v", jump, until)
+		}
+		long := After(p, Attempts{Failures: 7}, Run{ID: "x", Phase: Exited, Code: 1, StartedAt: t0, EndedAt: t0.Add(jump)}, t0.Add(jump))
+		if long.Failures != 1 {
+			t.Errorf("%s: %d failures after a run of unknown length", jump, long.Failures)
+		}
+		if s := ending(Run{Phase: Exited, Code: 1, StartedAt: t0, EndedAt: t0.Add(jump)}); s != "exited with code 1" {
+			t.Errorf("%s: %q", jump, s)
+		}
+	}
+}

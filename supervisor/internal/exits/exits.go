@@ -26,6 +26,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/wherry-run/wherry/supervisor/api"
 )
@@ -71,11 +72,16 @@ func (s *Store) Put(r *api.ExitRecord) error {
 	if r.Container != "" {
 		id += "." + r.Container
 	}
-	if err := write(filepath.Join(dir, fmt.Sprintf("%020d-%s.json", began.UnixNano(), id)), b); err != nil {
+	name := fmt.Sprintf("%020d-%s.json", began.UnixNano(), id)
+	if err := write(filepath.Join(dir, name), b); err != nil {
 		return fmt.Errorf("keep exit: %w", err)
 	}
-	return prune(dir)
+	return prune(dir, name, fmt.Sprintf("%020d", time.Now().Add(clockSlack).UnixNano()))
 }
+
+// clockSlack is how far ahead of the clock a start may lie. What lies further ahead is of
+// before the clock was set back, and goes first: it would outlive all that comes.
+const clockSlack = time.Minute
 
 // write leaves nothing behind if it fails.
 func write(path string, b []byte) error {
@@ -94,13 +100,25 @@ func write(path string, b []byte) error {
 	return err
 }
 
-// prune keeps to the bounds, and removes what a writer that was killed has left.
-func prune(dir string) error {
+// prune keeps to the bounds, and removes what a writer that was killed has left. The record
+// that was just written stays, and what sorts after future goes first.
+func prune(dir, written, future string) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return err
 	}
-	slices.Reverse(entries) // the newest first
+	rank := func(e os.DirEntry) int {
+		switch {
+		case e.Name() == written:
+			return 0
+		case e.Name() < future:
+			return 1
+		}
+		return 2
+	}
+	slices.SortStableFunc(entries, func(a, b os.DirEntry) int { // the newest first
+		return cmp.Or(cmp.Compare(rank(a), rank(b)), strings.Compare(b.Name(), a.Name()))
+	})
 	count, size := 0, int64(0)
 	for _, e := range entries {
 		whole := strings.HasSuffix(e.Name(), ".json") && e.Name()[0] != '.'

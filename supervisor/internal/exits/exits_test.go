@@ -114,3 +114,28 @@ func TestNames(t *testing.T) {
 		}
 	}
 }
+
+// TestClockSetBack: records of a time that has not come yet go first, and what is new is kept,
+// whatever the clock says.
+func TestClockSetBack(t *testing.T) {
+	s := New(filepath.Join(t.TempDir(), "exits"))
+	put := func(n int, at time.Time) {
+		t.Helper()
+		r := record("web.1", n)
+		r.StartedAt, r.At = at, at.Add(time.Second)
+		if err := s.Put(r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for n := range Keep {
+		put(n, time.Now().AddDate(1, 0, n))
+	}
+	for n := range 3 {
+		put(100+n, time.Now().Add(time.Duration(n-3)*time.Hour))
+	}
+	put(200, time.Unix(int64(1), 0)) // and then far back
+	got := codes(t, s, "web", "")
+	if want := []int{9, 8, 7, 6, 5, 4, 102, 101, 100, 200}; !reflect.DeepEqual(got, want) {
+		t.Errorf("kept %v", got)
+	}
+}
