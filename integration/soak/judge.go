@@ -27,7 +27,7 @@ func (s *soak) judge(ctx context.Context, o *op, c *cargo, began time.Time, err 
 	case ctx.Err() != nil: // Ctrl-C
 	case errors.Is(err, context.DeadlineExceeded):
 		s.failed("%s of %s: no end within %v: %v\n%s", o.name, c.name, took, err, s.h.logs())
-	case errors.As(err, &refused), o.expected(c, err):
+	case errors.As(err, &refused), o.expected(c, err), c.kind.name == "tty" && errors.Is(err, api.ErrNotRunning) && s.h.troubled(began.Add(-comeBack), now):
 		s.count(o.name, took, func(t *tally) { t.refused++ })
 	case s.h.troubled(began, now) && cutOff(err):
 		s.count(o.name, took, func(t *tally) { t.cut++ })

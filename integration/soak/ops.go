@@ -33,7 +33,7 @@ func there(c *cargo) bool { return c.there }
 
 // opLimit is how long an operation may take on a loaded machine: a multiple of a stop's
 // grace period, of a restart of the daemon, and of a pull.
-const opLimit = 2 * time.Minute
+const opLimit = 4 * time.Minute
 
 var ops = []*op{
 	{name: "apply", weight: 10, lock: alone, do: apply},
