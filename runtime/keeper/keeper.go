@@ -205,7 +205,7 @@ func (k *Keeper) calm() {
 	debug.SetGCPercent(gcCalm)
 	k.layers.dropIdle()
 	dropScratch()
-	debug.FreeOSMemory()
+	runtime.TrimMemory()
 }
 
 // find returns the container with the given id.

@@ -39,6 +39,7 @@ type Log struct {
 	changed chan struct{} // closed by the next Append
 	closed  bool
 
+	wake chan struct{} // has something while there may be something to sync
 	stop chan struct{}
 	done chan struct{}
 }
@@ -57,7 +58,7 @@ func Open(dir string, o Options) (*Log, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
-	l := &Log{dir: dir, o: o, changed: make(chan struct{}), stop: make(chan struct{}), done: make(chan struct{})}
+	l := &Log{dir: dir, o: o, changed: make(chan struct{}), stop: make(chan struct{}), done: make(chan struct{}), wake: make(chan struct{}, 1)}
 	if err := l.openLast(); err != nil {
 		return nil, fmt.Errorf("events %s: %w", dir, err)
 	}
@@ -137,6 +138,10 @@ func (l *Log) write(line []byte) error {
 	}
 	l.size += int64(len(line))
 	l.dirty = true
+	select {
+	case l.wake <- struct{}{}:
+	default:
+	}
 	return nil
 }
 
@@ -178,16 +183,19 @@ func (l *Log) Last() uint64 {
 	return l.seq
 }
 
-// syncer makes what was written durable, in groups.
+// syncer makes what was written durable, in groups. While nothing is written it sleeps.
 func (l *Log) syncer() {
 	defer close(l.done)
-	t := time.NewTicker(l.o.SyncEvery)
-	defer t.Stop()
 	for {
 		select {
 		case <-l.stop:
 			return
-		case <-t.C:
+		case <-l.wake:
+		}
+		select {
+		case <-l.stop:
+			return
+		case <-time.After(l.o.SyncEvery):
 			l.sync()
 		}
 	}

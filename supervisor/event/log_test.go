@@ -169,3 +169,34 @@ func TestTypesAreUnique(t *testing.T) {
 		seen[s] = true
 	}
 }
+
+// TestSyncsAfterEachBurst: the syncer sleeps while nothing is written, and misses nothing that is.
+func TestSyncsAfterEachBurst(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		l, err := Open(dir, Options{SyncEvery: time.Second})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		dirty := func() bool {
+			synctest.Wait()
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			return l.dirty
+		}
+		for burst := range 3 {
+			for range 5 {
+				l.Append(api.Event{Message: "x"})
+			}
+			if !dirty() {
+				t.Errorf("burst %d: synced one by one", burst)
+			}
+			time.Sleep(2 * time.Second)
+			if dirty() {
+				t.Errorf("burst %d: not synced", burst)
+			}
+			time.Sleep(time.Hour)
+		}
+	})
+}

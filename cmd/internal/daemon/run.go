@@ -10,13 +10,13 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"runtime/debug"
 	"sync"
 	"syscall"
 
 	"github.com/wherry-run/wherry/cmd/internal/term"
 	"github.com/wherry-run/wherry/image/auth/ecr"
 	"github.com/wherry-run/wherry/image/keyless"
+	"github.com/wherry-run/wherry/runtime"
 	"github.com/wherry-run/wherry/supervisor"
 	"github.com/wherry-run/wherry/supervisor/unit"
 )
@@ -84,7 +84,7 @@ func serve(ctx context.Context, s *supervisor.Supervisor, start *starting) error
 		start.ready()
 		watchdog(ctx, log, s.Alive)
 	})
-	all.Go(func() { trimMemory(ctx, allocated, debug.FreeOSMemory) })
+	all.Go(func() { trimMemory(ctx, allocated, runtime.TrimMemory) })
 	hangups := make(chan os.Signal, 1)
 	signal.Notify(hangups, syscall.SIGHUP)
 	defer signal.Stop(hangups)
