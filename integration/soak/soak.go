@@ -136,10 +136,11 @@ const comeUp = 90 * time.Second
 // comesUp waits until what should run does.
 func (s *soak) comesUp(ctx context.Context) {
 	var last []string
+	was := map[string]bool{}
 	for end := time.Now().Add(comeUp); ctx.Err() == nil; time.Sleep(200 * time.Millisecond) {
 		units, err := s.h.client.Units(ctx)
 		if err == nil {
-			if last = s.down(units); len(last) == 0 {
+			if last = s.down(units, was); len(last) == 0 {
 				return
 			}
 		} else {
@@ -152,9 +153,9 @@ func (s *soak) comesUp(ctx context.Context) {
 	}
 }
 
-// down lists units that should run and do not. One that crashes by design is as it should
-// be while it waits for its next try.
-func (s *soak) down(units []api.Unit) (down []string) {
+// down lists units that should run and do not. For one that crashes by design it is enough to
+// have been up once, or to have waited for its next try, which was then notes.
+func (s *soak) down(units []api.Unit, was map[string]bool) (down []string) {
 	is := map[string]api.Unit{}
 	for _, u := range units {
 		is[u.Name] = u
@@ -162,7 +163,7 @@ func (s *soak) down(units []api.Unit) (down []string) {
 	for _, c := range s.all {
 		u, there := is[c.name]
 		switch {
-		case !c.there || c.stopped:
+		case !c.there || c.stopped || was[c.name]:
 			continue
 		case !there:
 			down = append(down, c.name+" is not there")
@@ -170,6 +171,8 @@ func (s *soak) down(units []api.Unit) (down []string) {
 			!c.kind.steady && u.State != "running" && u.State != "backoff" && u.State != "starting" && !c.kind.once,
 			c.kind.once && u.State != "running" && u.State != "completed" && u.State != "failed":
 			down = append(down, fmt.Sprintf("%s is %s, %d of %d run: %s", c.name, u.State, u.Running, u.Replicas, u.Reason))
+		default:
+			was[c.name] = !c.kind.steady
 		}
 	}
 	return down
