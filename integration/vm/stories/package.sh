@@ -27,7 +27,7 @@ getent group wherry >/dev/null || fail "no group wherry"
 echo "#mine" >>/etc/wherry/wherry.yaml
 
 log=$(find /var/lib/wherry/logs/count -name '*.log')
-size() { stat -c %s "$log"; }
+size() { stat -Lc %s "$log"; }
 same() {
 	is "pid after $1" "$(inst count '{{.Pid}}')" "$pid"
 	[ -d "/proc/$pid" ] || fail "the container has ended"
