@@ -17,6 +17,7 @@ import (
 
 	"github.com/wherry-run/wherry/image/auth"
 	"github.com/wherry-run/wherry/image/auth/ecr"
+	"github.com/wherry-run/wherry/image/auth/ecr/sdk"
 	"github.com/wherry-run/wherry/image/imagetest"
 )
 
@@ -136,7 +137,7 @@ func ecrStore(t *testing.T, r *imagetest.Registry, log *bytes.Buffer, config str
 	}
 	logger := slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	s := newStore(t, Options{
-		Logger: logger, DockerConfig: config, Keychain: ecr.New(ecr.Options{Logger: logger}),
+		Logger: logger, DockerConfig: config, Keychain: ecr.New(ecr.Options{Logger: logger, Fetch: sdk.Fetch(logger)}),
 		Registries: map[string]Registry{"*": {CA: secretFile(t, string(proxy.CA)), Proxy: proxy.URL}},
 	})
 	return s, e

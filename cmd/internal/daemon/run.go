@@ -116,13 +116,24 @@ func reloadNow(ctx context.Context, s *supervisor.Supervisor, log *slog.Logger) 
 	log.Info("reloaded", "applied", r.Applied, "needs_restart", r.NeedsRestart)
 }
 
-// connect adds what a library does not choose for its embedder: AWS, the
-// environment's proxy, and the program that judges certificates.
+// connect adds what a library does not choose for its embedder: the programs that
+// speak to AWS and that judge certificates, and the environment's proxy.
 func connect(o *supervisor.Options) {
-	o.Keychain = ecr.New(ecr.Options{Logger: o.Logger})
+	o.Keychain = ecr.New(ecr.Options{Logger: o.Logger, Fetch: fetchECR(o.Logger)})
 	o.Proxy = http.ProxyFromEnvironment
 	if path := beside("wherry-verify"); path != "" {
 		o.Keyless = keyless.Command(path)
+	}
+}
+
+// fetchECR looks for its program each time: a package may bring it later.
+func fetchECR(log *slog.Logger) ecr.Fetch {
+	return func(ctx context.Context, host string) (ecr.Token, error) {
+		path := beside("wherry-ecr")
+		if path == "" {
+			return ecr.Token{}, errors.New("wherry-ecr is neither beside wherry nor in /usr/lib/wherry")
+		}
+		return ecr.Command(path, log)(ctx, host)
 	}
 }
 

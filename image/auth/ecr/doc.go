@@ -2,17 +2,18 @@
 //
 // It is an authn.Keychain for private registries in any partition and region and
 // for the public gallery. Every other host is anonymous, without a call to AWS.
-// All of the AWS SDK that this module links is behind this package; who does not
-// import it does not have it.
+// It remembers tokens; who gets them from AWS is Options.Fetch: package sdk beside
+// this one, in the process itself, or Command, which asks the program wherry-ecr.
+// The daemon does the latter: AWS's code would make every wherry command slower to
+// start.
 //
 // AWS credentials come from the SDK's default chain: environment, shared config,
 // web identity, container and instance role. So unlike the packages around it,
-// this one reads the environment, as the SDK documents it: AWS_PROFILE,
+// this one hands the environment on, as the SDK documents it: AWS_PROFILE,
 // AWS_ENDPOINT_URL_ECR, HTTPS_PROXY and so on. The chain is gone through anew for
 // each token, which is once in twelve hours: nothing keeps keys that were rotated.
 //
-// Read first: Keychain (keychain.go), which remembers tokens, then fetch
-// (fetch.go), which asks AWS for one.
+// Read first: Keychain (keychain.go), then Command (command.go).
 //
 // # Invariants
 //

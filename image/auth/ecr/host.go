@@ -1,39 +1,27 @@
 package ecr
 
-import (
-	"strings"
+import "strings"
 
-	"github.com/awslabs/amazon-ecr-credential-helper/ecr-login/api"
-)
+// The names of the public gallery, which everybody may read.
+func public(host string) bool { return host == "public.ecr.aws" || host == "ecr-public.aws.com" }
 
-// publicRegion is the only region that hands out tokens for the public gallery.
-const publicRegion = "us-east-1"
+// account is how many digits AWS account numbers have.
+const account = 12
 
-// registry is what the name of a host says.
-type registry struct {
-	host      string
-	account   string // empty: the public gallery
-	region    string // whose API has the tokens
-	fips      bool
-	dualStack bool
-}
-
-func (r registry) public() bool { return r.account == "" }
-
-// parse tells whether a host is ECR's. The table of partitions is that of the
-// login helper.
-func parse(host string) (registry, bool) {
-	// The cheap look first: the helper parses a URL and tries a long pattern.
-	if !strings.Contains(host, "ecr") {
-		return registry{}, false
+// looksLike tells whether a host may be ECR's: account.dkr.ecr.region, in the
+// forms of all partitions. Whether it is, only Fetch knows.
+func looksLike(host string) bool {
+	if public(host) {
+		return true
 	}
-	r, err := api.ExtractRegistry(host)
-	if err != nil {
-		return registry{}, false
+	number, rest, ok := strings.Cut(host, ".")
+	if !ok || len(number) != account || strings.Trim(number, "0123456789") != "" {
+		return false
 	}
-	if r.Service == api.ServiceECRPublic {
-		return registry{host: host, region: publicRegion}, true
+	for _, form := range []string{"dkr.ecr.", "dkr.ecr-fips.", "dkr-ecr.", "dkr-ecr-fips."} {
+		if strings.HasPrefix(rest, form) {
+			return true
+		}
 	}
-	// 123456789012.dkr-ecr.REGION.on.aws answers over IPv6 too; its API has to.
-	return registry{host: host, account: r.ID, region: r.Region, fips: r.FIPS, dualStack: strings.HasPrefix(host, r.ID+".dkr-ecr")}, true
+	return false
 }

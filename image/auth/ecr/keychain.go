@@ -2,12 +2,12 @@ package ecr
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/google/go-containerregistry/pkg/authn"
 
 	"github.com/wherry-run/wherry/image/auth"
@@ -32,16 +32,28 @@ type Options struct {
 	Logger  *slog.Logger  // nil: discards
 	Timeout time.Duration // of one request for a token; 0: 30 seconds
 
-	// Config gives the AWS configuration for a region; nil: the SDK's default
-	// chain. It is called for each token.
-	Config func(ctx context.Context, region string) (aws.Config, error)
+	// Fetch gets a token, such as Command or sdk.Fetch; required.
+	Fetch Fetch
+}
+
+// Fetch gets a new token for a registry. It ends with ctx.
+type Fetch func(ctx context.Context, host string) (Token, error)
+
+// ErrNotECR says that a host is not ECR's after all.
+var ErrNotECR = errors.New("not a registry of Amazon ECR")
+
+// Token is a registry's password.
+type Token struct {
+	Password string
+	From     string        // where the AWS credentials are from, in words
+	Life     time.Duration // that is left
 }
 
 // Keychain has the credentials of ECR registries. It is safe for concurrent use.
 type Keychain struct {
 	log     *slog.Logger
 	timeout time.Duration
-	fetch   func(context.Context, registry) (token, error)
+	fetch   Fetch
 
 	mu      sync.Mutex
 	entries map[string]*entry // by host
@@ -52,13 +64,6 @@ var (
 	_ authn.ContextKeychain = (*Keychain)(nil)
 	_ auth.Refresher        = (*Keychain)(nil)
 )
-
-// token is a registry's password, or that there is none.
-type token struct {
-	password string
-	from     string        // where the AWS credentials are from, in words
-	life     time.Duration // that is left
-}
 
 // entry is what is known about one host.
 type entry struct {
@@ -83,11 +88,7 @@ func New(o Options) *Keychain {
 	if o.Timeout <= 0 {
 		o.Timeout = defaultTimeout
 	}
-	if o.Config == nil {
-		o.Config = defaultChain(o.Logger)
-	}
-	f := fetcher{config: o.Config}
-	return &Keychain{log: o.Logger, timeout: o.Timeout, fetch: f.token, entries: map[string]*entry{}}
+	return &Keychain{log: o.Logger, timeout: o.Timeout, fetch: o.Fetch, entries: map[string]*entry{}}
 }
 
 // Resolve implements authn.Keychain.
@@ -98,14 +99,14 @@ func (k *Keychain) Resolve(r authn.Resource) (authn.Authenticator, error) {
 // ResolveContext implements authn.ContextKeychain. The request to AWS goes on
 // when the caller goes away: others may wait for it, and the next one will.
 func (k *Keychain) ResolveContext(ctx context.Context, r authn.Resource) (authn.Authenticator, error) {
-	reg, ok := parse(r.RegistryStr())
-	if !ok {
+	host := r.RegistryStr()
+	if !looksLike(host) {
 		return authn.Anonymous, nil
 	}
 	if err := ctx.Err(); err != nil {
-		return nil, &auth.Error{Registry: reg.host, Err: context.Cause(ctx)}
+		return nil, &auth.Error{Registry: host, Err: context.Cause(ctx)}
 	}
-	known, f := k.look(ctx, reg)
+	known, f := k.look(ctx, host)
 	if f == nil {
 		return known, nil
 	}
@@ -113,7 +114,7 @@ func (k *Keychain) ResolveContext(ctx context.Context, r authn.Resource) (authn.
 	case <-f.done:
 		return f.auth, f.err
 	case <-ctx.Done():
-		return nil, &auth.Error{Registry: reg.host, Err: context.Cause(ctx)}
+		return nil, &auth.Error{Registry: host, Err: context.Cause(ctx)}
 	}
 }
 
@@ -127,13 +128,13 @@ func (k *Keychain) Invalidate(host string) {
 }
 
 // look returns what is known, or the flight that will tell.
-func (k *Keychain) look(ctx context.Context, reg registry) (authn.Authenticator, *flight) {
+func (k *Keychain) look(ctx context.Context, host string) (authn.Authenticator, *flight) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	e := k.entries[reg.host]
+	e := k.entries[host]
 	if e == nil {
 		e = &entry{}
-		k.entries[reg.host] = e
+		k.entries[host] = e
 	}
 	if e.auth != nil && time.Now().Before(e.renew) {
 		return e.auth, nil
@@ -146,15 +147,15 @@ func (k *Keychain) look(ctx context.Context, reg registry) (authn.Authenticator,
 		ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), k.timeout, fmt.Errorf("no answer within %v", k.timeout))
 		go func() {
 			defer cancel()
-			t, err := k.fetch(ctx, reg)
-			k.land(reg, e, f, t, err)
+			t, err := k.fetch(ctx, host)
+			k.land(host, e, f, t, err)
 		}()
 	}
 	return nil, e.flight
 }
 
 // land ends a flight.
-func (k *Keychain) land(reg registry, e *entry, f *flight, t token, err error) {
+func (k *Keychain) land(host string, e *entry, f *flight, t Token, err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	defer close(f.done)
@@ -163,19 +164,21 @@ func (k *Keychain) land(reg registry, e *entry, f *flight, t token, err error) {
 	e.flight = nil
 	switch {
 	case err == nil:
-		e.auth = auth.New(authn.AuthConfig{Username: "AWS", Password: t.password}, t.from)
-		e.expires = now.Add(t.life)
-		e.renew = e.expires.Add(-min(margin, t.life/2))
+		e.auth = auth.New(authn.AuthConfig{Username: "AWS", Password: t.Password}, t.From)
+		e.expires = now.Add(t.Life)
+		e.renew = e.expires.Add(-min(margin, t.Life/2))
+	case errors.Is(err, ErrNotECR):
+		e.auth, e.renew = authn.Anonymous, now.Add(anonymousFor)
 	case e.auth != nil && e.auth != authn.Anonymous && now.Before(e.expires):
-		k.log.Warn("the ECR token could not be renewed, the old one still counts", "registry", reg.host, "until", e.expires, "err", err)
+		k.log.Warn("the ECR token could not be renewed, the old one still counts", "registry", host, "until", e.expires, "err", err)
 		e.renew = now.Add(retryAfter)
-	case reg.public():
+	case public(host):
 		// Everybody may read the gallery; AWS credentials only raise the limits.
-		k.log.Debug("the public ECR gallery is read anonymously", "registry", reg.host, "err", err)
+		k.log.Debug("the public ECR gallery is read anonymously", "registry", host, "err", err)
 		e.auth, e.renew = authn.Anonymous, now.Add(anonymousFor)
 	default:
 		e.auth = nil
-		f.err = &auth.Error{Registry: reg.host, Err: err}
+		f.err = &auth.Error{Registry: host, Err: err}
 		return
 	}
 	f.auth = e.auth

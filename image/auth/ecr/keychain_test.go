@@ -55,21 +55,19 @@ type counted struct {
 	delay time.Duration
 }
 
-func (s *counted) token(ctx context.Context, _ registry) (token, error) {
+func (s *counted) token(ctx context.Context, _ string) (Token, error) {
 	n := s.calls.Add(1)
 	select {
 	case <-time.After(s.delay):
 	case <-ctx.Done():
-		return token{}, context.Cause(ctx)
+		return Token{}, context.Cause(ctx)
 	}
-	return token{fmt.Sprintf("t%d", n), "a test", s.life}, s.err
+	return Token{fmt.Sprintf("t%d", n), "a test", s.life}, s.err
 }
 
 func with(s *counted) (*Keychain, *bytes.Buffer) {
 	var log bytes.Buffer
-	k := New(Options{Logger: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))})
-	k.fetch = s.token
-	return k, &log
+	return New(Options{Logger: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug})), Fetch: s.token}), &log
 }
 
 func TestTokenIsKeptUntilShortlyBeforeItsEnd(t *testing.T) {
@@ -234,7 +232,7 @@ func TestOtherHostsAreAnonymousWithoutACall(t *testing.T) {
 	k, _ := with(s)
 	for _, host := range []string{
 		"docker.io", "ghcr.io", "ecr.example", "127.0.0.1:5000",
-		"123456789012.dkr.ecr.eu-west-1.amazonaws.com.example.net",
+		"123456789012.dkr.example.net", "123456789012.dkr.ecr", "12345678901x.dkr.ecr.eu-west-1.amazonaws.com",
 		"x123456789012.dkr.ecr.eu-west-1.amazonaws.com",
 		"12345.dkr.ecr.eu-west-1.amazonaws.com",
 		"public.ecr.aws.example.net", "my-public.ecr.aws",
@@ -245,29 +243,5 @@ func TestOtherHostsAreAnonymousWithoutACall(t *testing.T) {
 	}
 	if s.calls.Load() != 0 || len(k.entries) != 0 {
 		t.Errorf("%d calls, %d entries", s.calls.Load(), len(k.entries))
-	}
-}
-
-func TestPartitions(t *testing.T) {
-	for host, want := range map[string]registry{
-		"123456789012.dkr.ecr.eu-west-1.amazonaws.com":                {account: "123456789012", region: "eu-west-1"},
-		"123456789012.dkr.ecr.ap-northeast-1.amazonaws.com":           {account: "123456789012", region: "ap-northeast-1"},
-		"123456789012.dkr.ecr-fips.us-gov-west-1.amazonaws.com":       {account: "123456789012", region: "us-gov-west-1", fips: true},
-		"123456789012.dkr.ecr.cn-north-1.amazonaws.com.cn":            {account: "123456789012", region: "cn-north-1"},
-		"123456789012.dkr.ecr.eusc-de-east-1.amazonaws.eu":            {account: "123456789012", region: "eusc-de-east-1"},
-		"123456789012.dkr.ecr.us-iso-east-1.c2s.ic.gov":               {account: "123456789012", region: "us-iso-east-1"},
-		"123456789012.dkr.ecr.us-isob-east-1.sc2s.sgov.gov":           {account: "123456789012", region: "us-isob-east-1"},
-		"123456789012.dkr.ecr.eu-isoe-west-1.cloud.adc-e.uk":          {account: "123456789012", region: "eu-isoe-west-1"},
-		"123456789012.dkr.ecr.us-isof-south-1.csp.hci.ic.gov":         {account: "123456789012", region: "us-isof-south-1"},
-		"123456789012.dkr-ecr.eu-west-1.on.aws":                       {account: "123456789012", region: "eu-west-1", dualStack: true},
-		"123456789012.dkr-ecr-fips.us-east-1.on.aws":                  {account: "123456789012", region: "us-east-1", fips: true, dualStack: true},
-		"123456789012.dkr-ecr.cn-north-1.on.amazonwebservices.com.cn": {account: "123456789012", region: "cn-north-1", dualStack: true},
-		"public.ecr.aws":     {region: "us-east-1"},
-		"ecr-public.aws.com": {region: "us-east-1"},
-	} {
-		want.host = host
-		if got, ok := parse(host); !ok || got != want {
-			t.Errorf("%s: %+v %v", host, got, ok)
-		}
 	}
 }

@@ -1,4 +1,4 @@
-package ecr
+package sdk
 
 import (
 	"context"
@@ -21,14 +21,33 @@ import (
 	"github.com/aws/smithy-go/logging"
 	smithy "github.com/aws/smithy-go/middleware"
 	"github.com/awslabs/amazon-ecr-credential-helper/ecr-login/api"
+
+	known "github.com/wherry-run/wherry/image/auth/ecr"
 )
 
 // userAgent names us beside the SDK in AWS's own logs.
 const userAgent = "wherry"
 
+// Fetch makes a fetch that goes through the SDK's default chain for each token. A nil
+// logger discards.
+func Fetch(log *slog.Logger) known.Fetch {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	return fetcher{defaultChain(log)}.byHost
+}
+
 // fetcher asks AWS for tokens.
 type fetcher struct {
 	config func(ctx context.Context, region string) (aws.Config, error)
+}
+
+func (f fetcher) byHost(ctx context.Context, host string) (known.Token, error) {
+	r, ok := parse(host)
+	if !ok {
+		return known.Token{}, known.ErrNotECR
+	}
+	return f.token(ctx, r)
 }
 
 // defaultChain loads the SDK's configuration as every AWS tool does.
@@ -60,14 +79,14 @@ func notLinkLocal(proxy func(*http.Request) (*url.URL, error)) func(*http.Reques
 
 // token asks for a registry's token. The credentials are looked for before, so
 // that an error tells the lack of credentials from a refusal by ECR.
-func (f fetcher) token(ctx context.Context, r registry) (token, error) {
+func (f fetcher) token(ctx context.Context, r registry) (known.Token, error) {
 	cfg, err := f.config(ctx, r.region)
 	if err != nil {
-		return token{}, fmt.Errorf("ECR in %s: AWS configuration: %w", r.region, translate(ctx, err))
+		return known.Token{}, fmt.Errorf("ECR in %s: AWS configuration: %w", r.region, translate(ctx, err))
 	}
 	creds, err := retrieve(ctx, cfg)
 	if err != nil {
-		return token{}, fmt.Errorf("ECR in %s: %w", r.region, err)
+		return known.Token{}, fmt.Errorf("ECR in %s: %w", r.region, err)
 	}
 	ask := private
 	if r.public() {
@@ -75,13 +94,13 @@ func (f fetcher) token(ctx context.Context, r registry) (token, error) {
 	}
 	a, err := ask(ctx, cfg, r)
 	if err != nil {
-		return token{}, fmt.Errorf("ECR in %s, with AWS credentials from %s: %w", r.region, source(creds.Source), translate(ctx, err))
+		return known.Token{}, fmt.Errorf("ECR in %s, with AWS credentials from %s: %w", r.region, source(creds.Source), translate(ctx, err))
 	}
 	password, err := password(aws.ToString(a.token))
 	if err != nil {
-		return token{}, fmt.Errorf("ECR in %s: %w", r.region, err)
+		return known.Token{}, fmt.Errorf("ECR in %s: %w", r.region, err)
 	}
-	return token{password, "ECR, with AWS credentials from " + source(creds.Source), a.life(creds)}, nil
+	return known.Token{Password: password, From: "ECR, with AWS credentials from " + source(creds.Source), Life: a.life(creds)}, nil
 }
 
 // answer is what both APIs say.

@@ -1,4 +1,4 @@
-package ecr
+package sdk
 
 import (
 	"bytes"
@@ -19,10 +19,37 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/google/go-containerregistry/pkg/authn"
+	"github.com/google/go-containerregistry/pkg/name"
 
 	"github.com/wherry-run/wherry/image/auth"
+	"github.com/wherry-run/wherry/image/auth/ecr"
 	"github.com/wherry-run/wherry/image/imagetest"
 )
+
+const private1 = "123456789012.dkr.ecr.eu-west-1.amazonaws.com"
+
+func repository(t *testing.T, host string) authn.Resource {
+	t.Helper()
+	r, err := name.NewRepository(host + "/app")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// passwordOf resolves a host; "" is anonymous.
+func passwordOf(t *testing.T, k *ecr.Keychain, host string) string {
+	t.Helper()
+	a, err := k.ResolveContext(t.Context(), repository(t, host))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := a.Authorization()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c.Password
+}
 
 // environ makes env the only AWS environment, and returns an empty home.
 func environ(t *testing.T, env []string) (home string) {
@@ -50,10 +77,11 @@ func fakeAWS(t *testing.T) *imagetest.ECR {
 	return e
 }
 
-func logged(o Options) (*Keychain, *bytes.Buffer) {
+// logged is a keychain over a fetch that is made with its logger.
+func logged(fetch func(*slog.Logger) ecr.Fetch) (*ecr.Keychain, *bytes.Buffer) {
 	var log bytes.Buffer
-	o.Logger = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	return New(o), &log
+	l := slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	return ecr.New(ecr.Options{Logger: l, Fetch: fetch(l)}), &log
 }
 
 // noSecrets looks for what the fake handed out.
@@ -98,7 +126,7 @@ func TestDefaultChain(t *testing.T) {
 				t.Fatal(err)
 			}
 			home := environ(t, env)
-			k, log := logged(Options{})
+			k, log := logged(Fetch)
 			for _, host := range []string{private1, "public.ecr.aws", private1} {
 				a, err := authn.Resolve(t.Context(), k, repository(t, host))
 				if err != nil {
@@ -138,7 +166,7 @@ func enter(e *imagetest.ECR, host string, a authn.Authenticator) int {
 func TestExpiredTokenIsRefreshed(t *testing.T) {
 	e := fakeAWS(t)
 	environ(t, e.InstanceEnviron())
-	k, _ := logged(Options{})
+	k, _ := logged(Fetch)
 	ask := func() int {
 		a, err := k.Resolve(repository(t, private1))
 		if err != nil {
@@ -219,7 +247,9 @@ func TestErrors(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			e := fakeAWS(t)
 			home := environ(t, tc.prepare(t, e))
-			k, log := logged(Options{Config: defaultChain(slog.New(slog.DiscardHandler), config.WithRetryer(func() aws.Retryer { return aws.NopRetryer{} }))})
+			k, log := logged(func(l *slog.Logger) ecr.Fetch {
+				return fetcher{defaultChain(l, config.WithRetryer(func() aws.Retryer { return aws.NopRetryer{} }))}.byHost
+			})
 			_, err := k.Resolve(repository(t, private1))
 			var known *auth.Error
 			if !errors.As(err, &known) || known.Registry != private1 {
@@ -263,8 +293,8 @@ func TestWrongClock(t *testing.T) {
 		f := fetcher{defaultChain(slog.New(slog.DiscardHandler))}
 		for _, host := range []string{private1, "public.ecr.aws"} {
 			got, err := f.token(t.Context(), mustParse(t, host))
-			if err != nil || got.life < 11*time.Hour || got.life > 13*time.Hour {
-				t.Errorf("%v: life %v: %v", ahead, got.life, err)
+			if err != nil || got.Life < 11*time.Hour || got.Life > 13*time.Hour {
+				t.Errorf("%v: life %v: %v", ahead, got.Life, err)
 			}
 		}
 	}
@@ -286,8 +316,8 @@ func TestLifeOfTheSession(t *testing.T) {
 	e.SetKeyLife(20 * time.Minute)
 	f := fetcher{defaultChain(slog.New(slog.DiscardHandler))}
 	got, err := f.token(t.Context(), mustParse(t, private1))
-	if err != nil || got.life > 20*time.Minute || got.life < 15*time.Minute {
-		t.Error(got.life, err)
+	if err != nil || got.Life > 20*time.Minute || got.Life < 15*time.Minute {
+		t.Error(got.Life, err)
 	}
 }
 
@@ -311,14 +341,14 @@ func TestEndpoints(t *testing.T) {
 		"public.ecr.aws": "api.ecr-public.us-east-1.amazonaws.com",
 	} {
 		var asked string
-		k := New(Options{Config: func(ctx context.Context, region string) (aws.Config, error) {
+		k := ecr.New(ecr.Options{Fetch: fetcher{func(ctx context.Context, region string) (aws.Config, error) {
 			cfg, err := config.LoadDefaultConfig(ctx, config.WithRegion(region), config.WithRetryMaxAttempts(1))
 			cfg.HTTPClient = doer(func(r *http.Request) (*http.Response, error) {
 				asked = r.URL.Host
 				return nil, errors.New("not sent")
 			})
 			return cfg, err
-		}})
+		}}.byHost})
 		_, _ = k.Resolve(repository(t, host))
 		if asked != want {
 			t.Errorf("%s: %q, want %q", host, asked, want)
@@ -335,7 +365,7 @@ func (d doer) Do(r *http.Request) (*http.Response, error) { return d(r) }
 func TestEndpointOverride(t *testing.T) {
 	e := fakeAWS(t)
 	environ(t, e.StaticEnviron())
-	k, _ := logged(Options{})
+	k, _ := logged(Fetch)
 	for _, host := range []string{"123456789012.dkr-ecr.eu-west-1.on.aws", "123456789012.dkr.ecr-fips.us-east-1.amazonaws.com"} {
 		if passwordOf(t, k, host) == "" {
 			t.Error(host)
