@@ -4,9 +4,9 @@
 # and a purge nothing at all; policy-rc.d is respected.
 # needs: packages
 . ./lib.sh
-export DEBIAN_FRONTEND=noninteractive DPKG_FORCE=unsafe-io # the machine's disk is thrown away
+export DEBIAN_FRONTEND=noninteractive
 v1=./packages/1/wherry_1.0.0-1_amd64.deb v2=./packages/2/wherry_1.1.0-1_amd64.deb
-get() { dpkg -i "$@" >/tmp/dpkg.out 2>&1 || { cat /tmp/dpkg.out; fail "dpkg -i $*"; }; } # as apt does it, which is slow here
+get() { dpkg --force-unsafe-io -i "$@" >/tmp/dpkg.out 2>&1 || { cat /tmp/dpkg.out; fail "dpkg -i $*"; }; } # as apt does it, which is slow here
 registry
 cat >count.yaml <<U
 image: $image
