@@ -350,3 +350,27 @@ func TestExecMeetsTheEnd(t *testing.T) {
 		w.finish(c)
 	}
 }
+
+// TestKeeperThatDoesNotAnswerYet: who finds a keeper that holds the lock and still adopts
+// what it has found waits for it.
+func TestKeeperThatDoesNotAnswerYet(t *testing.T) {
+	w := newWorld(t)
+	pid := w.rt.KeeperPid()
+	if err := w.rt.StopKeeper(w.ctx()); err != nil {
+		t.Fatal(err)
+	}
+	w.gone(pid)
+	lock, err := os.OpenFile(filepath.Join(w.run, "keeper.lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Close()
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	opened := make(chan *runtime.Runtime, 1)
+	go func() { opened <- w.open(builtKeeper) }()
+	w.await("a second keeper to be refused", func() bool { return strings.Contains(w.keeperLog(), "another keeper holds the lock") })
+	lock.Close() // the first one died over it
+	w.rt = <-opened
+}

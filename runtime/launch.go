@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"syscall"
 	"time"
+
+	"github.com/wherry-run/wherry/runtime/internal/wire"
 )
 
 // launchDeadline is how long a new keeper may take to answer.
@@ -76,11 +78,51 @@ func (r *Runtime) launch(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("start %s: %w", binary, err)
 	}
-	go cmd.Wait() // reaps it if it dies before us
-	if err := awaitReady(ctx, ready); err != nil {
+	ended := make(chan int, 1)
+	go func() { // reaps it if it dies before us
+		_ = cmd.Wait()
+		ended <- cmd.ProcessState.ExitCode()
+	}()
+	err = awaitReady(ctx, ready)
+	if errors.Is(err, errEndedAtOnce) && <-ended == wire.ExitSecond {
+		return errSecond
+	}
+	if err != nil {
 		return fmt.Errorf("start %s: %w%s", binary, err, tail(r.layout.Log(), from))
 	}
 	return nil
+}
+
+var (
+	errEndedAtOnce = errors.New("it ended at once")
+	// errSecond: another keeper holds the lock.
+	errSecond = errors.New("another keeper is at work, and does not answer")
+)
+
+// secondPause is how long to wait before it is asked again whether it answers.
+const secondPause = 50 * time.Millisecond
+
+// dialOrStart starts a keeper and connects to it, or to one that somebody else, such as a
+// daemon that was killed right after, has started a moment ago: that one holds the lock, but
+// answers only once it has adopted the containers. If it dies over that, it is our turn.
+func (r *Runtime) dialOrStart(ctx context.Context) (*link, error) {
+	for end := time.Now().Add(launchDeadline); ; {
+		lerr := r.launch(ctx)
+		l, err := dial(ctx, r.layout.Socket()) // also if the launch failed: another one may have been faster
+		switch {
+		case err == nil || lerr == nil:
+			return l, err
+		case !errors.Is(lerr, errSecond) || time.Now().After(end):
+			return nil, lerr
+		}
+		select {
+		case <-time.After(secondPause):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-r.ctx.Done():
+			return nil, r.ctx.Err()
+		}
+	}
 }
 
 func openKeeperLog(path string) (*os.File, error) {
@@ -100,7 +142,7 @@ func awaitReady(ctx context.Context, ready *os.File) error {
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case errors.Is(err, io.EOF):
-		return errors.New("it ended at once")
+		return errEndedAtOnce
 	}
 	return err
 }

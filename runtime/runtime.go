@@ -149,12 +149,7 @@ func (r *Runtime) dialOrLaunch(ctx context.Context) (*link, error) {
 	if r.options.Managed {
 		return nil, ErrNotStarted
 	}
-	lerr := r.launch(ctx)
-	l, err := dial(ctx, r.layout.Socket()) // also if the launch failed: another one may have been faster
-	if err != nil && lerr != nil {
-		return nil, lerr
-	}
-	return l, err
+	return r.dialOrStart(ctx)
 }
 
 // How long a service manager may take to start its keeper again, and how long Open waits for it: whoever opens may have something to say

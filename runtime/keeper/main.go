@@ -22,6 +22,7 @@ import (
 
 	"github.com/wherry-run/wherry/cgroup"
 	"github.com/wherry-run/wherry/runtime/internal/bundle"
+	"github.com/wherry-run/wherry/runtime/internal/wire"
 )
 
 // flags is the keeper's command line. The last three are for its own use.
@@ -83,6 +84,9 @@ func Main(args []string) int {
 	}
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "error: wherry-keeper: %v\n", err)
+		if errors.Is(err, errSecond) {
+			return wire.ExitSecond
+		}
 		return 1
 	}
 	return 0

@@ -153,5 +153,9 @@ type ErrorReply struct {
 	Message string `json:"message"`
 }
 
+// ExitSecond is the exit code of a keeper that has found another one at work, which may
+// not answer yet: it adopts containers first.
+const ExitSecond = 3
+
 // Deadline is how long either side lets the other take to read a message.
 const Deadline = 30 * time.Second
