@@ -67,12 +67,12 @@ func TestDefaults(t *testing.T) {
 // The help names every key that exists, and its default.
 func TestHelpNamesTheKeys(t *testing.T) {
 	help := keysHelp()
-	for _, want := range []string{"root ", "network.subnet ", "registries.HOST.insecure ", "logging.max_file ", "registries.HOST.credentials.password_file ", "gc.high ", "require ", "signers[].trusted_root ", "/var/lib/wherry", "10MiB"} {
+	for _, want := range []string{"root ", "network.subnet ", "registries.HOST.insecure ", "logging.max_file ", "registries.HOST.credentials.password_file ", "gc.high ", "require ", "signers[].trusted_root ", "cgroup_driver ", "shutdown.budget ", "/var/lib/wherry", "10MiB"} {
 		if !strings.Contains(help, want) {
 			t.Errorf("no %q in\n%s", want, help)
 		}
 	}
-	if strings.Contains(help, "shutdown") {
+	if strings.Contains(help, "metrics") {
 		t.Error("the help names a key that does not exist yet")
 	}
 }
@@ -93,7 +93,10 @@ func TestFaultyFiles(t *testing.T) {
 		"registries: {a: 5}\n":                   "w.yaml:1:17: want a map",
 		"network: {bridge: [a:5]}\n":             "w.yaml:1:",
 		"registries: {a: {mirrors: [b:5000]}}\n": "want text, a text with a colon in it needs quotes",
-		"shutdown: {}\n":                         "w.yaml:1:1: shutdown: not supported yet",
+		"metrics: {}\n":                          "w.yaml:1:1: metrics: not supported yet",
+		"cgroup_driver: crun\n":                  `w.yaml:1:16: "crun" is unknown, it is cgroupfs or systemd`,
+		"shutdown: {budget: 0s}\n":               "w.yaml:1:20: a shutdown needs some time, such as 1m",
+		"shutdown: {budget: 30}\n":               "w.yaml:1:20: ",
 	} {
 		c := defaults(noEnv)
 		err := parseConfig("w.yaml", []byte(text), &c)

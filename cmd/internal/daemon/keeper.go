@@ -28,11 +28,12 @@ const (
 func KeeperCommand() *cobra.Command {
 	var f flags
 	c := &cobra.Command{
-		Use:    "keeper",
-		Short:  "Become the keeper of a daemon with the same configuration; for systemd",
-		Args:   cobra.NoArgs,
-		Hidden: true,
-		RunE:   func(*cobra.Command, []string) error { return becomeKeeper(f) },
+		Use:     "keeper",
+		Short:   "Become the keeper of a daemon with the same configuration; for systemd",
+		Example: `  sudo systemctl start wherry-keeper`,
+		Args:    cobra.NoArgs,
+		Hidden:  true,
+		RunE:    func(*cobra.Command, []string) error { return becomeKeeper(f) },
 	}
 	c.Flags().StringVar(&f.config, "config", "", "configuration; "+DefaultConfig+" if it is there")
 	return c
