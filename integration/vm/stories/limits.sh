@@ -1,83 +1,142 @@
 #!/bin/bash
-# Limits on pure cgroup v2: every one is read back from the kernel, altered by `ctl update` and by a changed unit
-# file without a restart, and refused whole where one of them cannot be set; what lack of memory ends, both ways; pauses.
-set -euo pipefail
-fail() { echo "FAIL: $*" >&2; journalctl -u wherry --no-pager -n 40 >&2 || true; cat /run/wherry/keeper.log >&2 || true; exit 1; }
-is() { [ "$2" = "$3" ] || fail "$1: '$2', want '$3'"; echo "ok: $1: $2"; }
-until_true() { for _ in $(seq 600); do "$@" >/dev/null 2>&1 && return; sleep 0.1; done; fail "never true: $*"; }
-
+# Limits on pure cgroup v2, below wherry.slice/wherry-cargo.service: every one is read back from the kernel, altered by `ctl
+# update` and by a changed unit file without a restart, and refused whole where one of them cannot be set; what is kept and
+# weighed holds at every level; what lack of memory ends, both ways; pauses; pressure; nothing above ours is altered.
+. ./lib.sh
+shares() { (cd /sys/fs/cgroup && grep -H . cgroup.subtree_control ./*/cgroup.subtree_control); }
 echo "== the runtime by itself"
-WHERRY_TEST_KEEPER=$PWD/wherry-keeper ./runtime.test -test.run 'TestLimitsAreReadBack|TestMemoryInUse|TestOOMOfGroup|TestPauseAndResume' ||
-  fail "the runtime's own tests"
+WHERRY_TEST_KEEPER=$PWD/wherry-keeper ./runtime.test -test.run TestLimitsAreReadBack || fail "the runtime's own tests"
 
 echo "== under the daemon"
-mkdir -p /usr/lib/wherry /etc/wherry/units
-install -m 755 wherry /usr/bin/wherry
-install -m 755 wherry-keeper /usr/lib/wherry/wherry-keeper
-cat >/run/systemd/system/wherry.service <<'U'
-[Service]
-Type=notify
-ExecStart=/usr/bin/wherry daemon
-KillMode=process
-Delegate=yes
-U
-systemctl daemon-reload
-systemctl start wherry
-./demo registry 127.0.0.1:5000 >/tmp/registry.out &
-until_true test -s /tmp/registry.out
-disk=/dev/$(lsblk -dno NAME -e 7,11 | head -1)
+install_wherry
+registry
+disk=/dev/$(lsblk -dno NAME -e 7,11 | head -n1)
+dd if=/dev/zero of=/var/swap bs=1M count=32 status=none && chmod 600 /var/swap && mkswap -q /var/swap && swapon /var/swap
+shares >before
 cat >lim.yaml <<U
-image: 127.0.0.1:5000/web:latest
+image: $image
+command: [sh, -c, "while :; do echo tick; sleep 1; done"]
+stop_grace_period: 1s
+userns: host
+devices: ["$disk:/dev/disk:r"]
 cpuset: "0"
 blkio_config:
-  device_read_bps: [{path: $disk, rate: 10MiB}]
+  device_read_bps: [{path: $disk, rate: 1MiB}]
   device_write_iops: [{path: $disk, rate: 500}]
 resources:
   reservations: {cpus: 0.5, memory: 16MiB}
   limits: {memory: 96MiB, memory_high: 80MiB, swap: 8MiB, cpus: 0.5, pids: 40}
 U
-wherry ctl validate lim.yaml
-wherry ctl apply --timeout 2m lim.yaml
-cg=/sys/fs/cgroup$(wherry ctl inspect --format '{{(index .Instances 0).Cgroup}}' lim)
-pid=$(wherry ctl inspect --format '{{(index .Instances 0).Pid}}' lim)
-same() { is "the pid after $1" "$(wherry ctl inspect --format '{{(index .Instances 0).Pid}}' lim)" "$pid"; }
-is memory.max "$(cat "$cg/memory.max")" 100663296
-is memory.high "$(cat "$cg/memory.high")" 83886080
-is memory.low "$(cat "$cg/memory.low")" 16777216
-is memory.swap.max "$(cat "$cg/memory.swap.max")" 8388608
-is memory.oom.group "$(cat "$cg/memory.oom.group")" 1
-is cpu.max "$(cat "$cg/cpu.max")" "50000 100000"
-is cpu.weight "$(cat "$cg/cpu.weight")" 59
-is cpuset.cpus "$(cat "$cg/cpuset.cpus")" 0
-is pids.max "$(cat "$cg/pids.max")" 40
-is io.max "$(cut -d' ' -f2- "$cg/io.max")" "rbps=10485760 wbps=max riops=max wiops=500"
+w validate lim.yaml
+w apply --timeout 5m lim.yaml
+g=$(group lim) pid=$(inst lim '{{.Pid}}')
+run=$(dirname "$g") cargo=/sys/fs/cgroup/wherry.slice/wherry-cargo.service
+is "its place" "$(dirname "$run")" "$cargo"
+same() { is "the pid after $1" "$(inst lim '{{.Pid}}')" "$pid"; }
+has() { is "$1" "$(cat "$g/$1")" "$2"; }
+has memory.max 100663296
+has memory.high 83886080
+has memory.low 16777216
+has memory.swap.max 8388608
+has memory.oom.group 1
+has cpu.max "50000 100000"
+has cpu.weight 59
+has cpuset.cpus 0
+has cpuset.cpus.effective 0
+has pids.max 40
+is io.max "$(cut -d' ' -f2- "$g/io.max")" "rbps=1048576 wbps=max riops=max wiops=500"
+is "the weight of its run" "$(cat "$run/cpu.weight")" 59
+for level in "$run" "$cargo" "$(dirname "$cargo")"; do until_true grep -qx 16777216 "$level/memory.low"; done
+is "what systemd knows of it" "$(systemctl show wherry-cargo -p MemoryLow --value)" 16777216
 
-wherry ctl update lim --memory 128m --pids 50 --cpus 1 --cpuset 0-1
-is "memory.max after update" "$(cat "$cg/memory.max")" 134217728
-is "memory.swap.max after update" "$(cat "$cg/memory.swap.max")" 8388608
-is "pids.max after update" "$(cat "$cg/pids.max")" 50
-is "cpu.max after update" "$(cat "$cg/cpu.max")" "100000 100000"
-is "cpuset.cpus after update" "$(cat "$cg/cpuset.cpus")" 0-1
+echo "== they hold"
+echo 3 >/proc/sys/vm/drop_caches
+began=$(awk '{print int($1 * 10)}' /proc/uptime)
+w exec lim sh -c 'head -c 4194304 /dev/disk >/dev/null'
+took=$(($(awk '{print int($1 * 10)}' /proc/uptime) - began))
+[ "$took" -ge 20 ] || fail "4 MiB at 1 MiB a second in $took tenths of a second"
+echo "ok: io.max holds"
+w stats --no-stream lim
+grep -o 'rbytes=[0-9]*' "$g/io.stat" | awk -F= '{n += $2} END {exit n < 4194304}' || fail "read from the disk: $(cat "$g/io.stat")"
+w stats --no-stream --format json lim >stats.json
+for key in '"cpu"' '"memory"' '"io"' some_total_usec; do grep -q "$key" stats.json || fail "no $key in stats"; done
+[ "$(grep -o 'total=[1-9][0-9]*' "$g/io.pressure" | head -n1)" ] || fail "no pressure of a disk that is waited for"
+echo "ok: pressure of the disk: $(head -n1 "$g/io.pressure")"
+
+echo "== altered live"
+w update lim --memory 128m --pids 50 --cpus 1 --cpuset 0-1
+has memory.max 134217728
+has memory.swap.max 8388608
+has pids.max 50
+has cpu.max "100000 100000"
+has cpuset.cpus 0-1
 same update
-wherry ctl apply lim.yaml
-is "memory.max after the same file" "$(cat "$cg/memory.max")" 134217728
-wherry ctl update lim --cpuset 0-99 && fail "processors that are not there"
-sed -i 's/memory: 96MiB/memory: 112MiB/; /device_read_bps/d' lim.yaml
-wherry ctl apply lim.yaml
-until_true grep -qx 117440512 "$cg/memory.max"
-is "pids.max after another file" "$(cat "$cg/pids.max")" 40
-is "io.max after another file" "$(cut -d' ' -f2- "$cg/io.max")" "rbps=max wbps=max riops=max wiops=500"
+w apply lim.yaml
+has memory.max 134217728
+w update lim --cpuset 0-99 && fail "processors that are not there"
+if said=$(w update lim --memory 1m 2>&1); then fail "a limit that nothing starts with"; fi
+like "too little" "$said" "MiB"
+sed -i 's/memory: 96MiB/memory: 112MiB/; s/memory: 16MiB/memory: 24MiB/; /device_read_bps/d' lim.yaml
+w apply lim.yaml
+until_true grep -qx 117440512 "$g/memory.max"
+has pids.max 40
+has cpuset.cpus 0
+has memory.low 25165824
+until_true grep -qx 25165824 "$(dirname "$cargo")/memory.low"
+is io.max "$(cut -d' ' -f2- "$g/io.max")" "rbps=max wbps=max riops=max wiops=500"
 same "another file"
+systemctl daemon-reload
+has memory.max 117440512
+is "memory.low of cargo after daemon-reload" "$(cat "$cargo/memory.low")" 25165824
+is "memory.low of the run after daemon-reload" "$(cat "$run/memory.low")" 25165824
 systemctl restart wherry
+until_true serves
 same "a restart of the daemon"
-wherry ctl pause lim
-is "frozen" "$(cat "$cg/cgroup.freeze")" 1
-wherry ctl list lim
-wherry ctl resume lim
-is "thawed" "$(cat "$cg/cgroup.freeze")" 0
-wherry ctl top lim
-wherry ctl stats --no-stream lim
-wherry ctl events >events.txt || true
+w pause lim
+has cgroup.freeze 1
+grep -qx "frozen 1" "$g/cgroup.events" || fail "not frozen"
+w resume lim
+has cgroup.freeze 0
+w events >events.txt || true
 grep -q 'limits.memory' events.txt || fail "no event of the update"
-wherry ctl rm -f lim
+
+echo "== weights of devices"
+printf 'image: %s\ncommand: [sleep, "100000"]\nstop_grace_period: 1s\nblkio_config: {weight: 300}\n' "$image" >weight.yaml
+file=io.weight
+[ ! -e "$g/io.bfq.weight" ] || file=io.bfq.weight
+if [ -e "$g/$file" ]; then
+	w apply --timeout 5m weight.yaml
+	like "$file" "$(cat "$(group weight)/$file")" "$([ $file = io.weight ] && echo 2930 || echo 300)"
+	is "$file of its run" "$(cat "$(dirname "$(group weight)")/$file")" "$(cat "$(group weight)/$file")"
+	w rm -f weight
+else
+	if said=$(w validate weight.yaml 2>&1); then fail "a weight that this kernel has not got"; fi
+	like "no weights" "$said" "BFQ"
+fi
+
+echo "== lack of memory"
+cat >eats.yaml <<U
+image: $image
+command: [sh, -c, "sleep 100000 & tail /dev/zero; echo survived; sleep 100000"]
+restart: no
+resources: {limits: {memory: 32MiB}}
+U
+sed '/^restart/s/$/\noom: process\nstop_grace_period: 1s/' eats.yaml >single.yaml
+w apply --no-wait eats.yaml single.yaml
+killed() { w inspect --format json eats >exits.json && grep -q "for lack of memory, limit 32 MiB" exits.json; }
+until_true killed
+grep -q '"limit": *33554432' exits.json || fail "its limit is not with its end"
+grep -q '"pressure"' exits.json || fail "its pressure is not with its end"
+until_true sh -c "wherry ctl logs single | grep -q survived"
+running single || fail "a process that was killed has taken its container along"
+is memory.oom.group "$(cat "$(group single)/memory.oom.group")" 0
+grep -q "^oom_kill [1-9]" "$(group single)/memory.events" || fail "no kill is counted"
+
+echo "== the end"
+w rm -f lim eats single
+until_true grep -qx 0 "$(dirname "$cargo")/memory.low"
+is "memory.low of cargo" "$(cat "$cargo/memory.low")" 0
+is "groups" "$(find "$cargo" -name '*.1-*')" ""
+shares | diff before - || fail "somebody has changed what is shared out"
+swapoff /var/swap
 echo "the limits hold"
