@@ -3,11 +3,14 @@ package main
 import (
 	"context"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"os"
 	"strings"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/wherry-run/wherry/supervisor/api"
 )
@@ -46,6 +49,11 @@ func run(ctx context.Context, o options) (err error) {
 	}
 	if o.warmup == 0 {
 		o.warmup = min(max(o.duration/6, 8*time.Second), time.Minute)
+	}
+	// What the shell has open beside the usual three is handed down to daemon and keeper, and
+	// would seem to come and go with them.
+	if err := unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		return fmt.Errorf("close-on-exec: %w", err)
 	}
 	s := &soak{o: o, counts: map[string]*tally{}}
 	if s.shelf, err = newShelf(); err != nil {
