@@ -73,12 +73,6 @@ nothing_runs removal
 [ ! -e /usr/bin/wherry ] && [ ! -e /usr/lib/wherry ] || fail "programs are left"
 [ -s /etc/wherry/wherry.yaml ] && [ -s /var/lib/wherry/state.db ] || fail "configuration or data are gone"
 
-echo "== what should run is not forgotten"
-get $v2
-back() { [ "$(inst count '{{.State}}')" = running ]; }
-until_true back
-pid=$(inst count '{{.Pid}}') keeper=$(systemctl show -p MainPID --value wherry-keeper) cargo=$(systemctl show -p MainPID --value wherry-cargo)
-
 echo "== purge"
 dpkg -P wherry
 nothing_runs purge
