@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"sync"
+	"sync/atomic"
 )
 
 // Upgrade is the protocol that a call of exec, run or attach asks for in its Upgrade
@@ -176,6 +177,7 @@ func (s *duplex) run(in Input, out Output, begin <-chan struct{}, done func(Cont
 	defer s.conn.Close()
 	stop := context.AfterFunc(ctx, func() { s.conn.Close() })
 	defer stop()
+	var left atomic.Bool
 	go func() {
 		select {
 		case <-begin:
@@ -185,13 +187,14 @@ func (s *duplex) run(in Input, out Output, begin <-chan struct{}, done func(Cont
 		go s.sendWords(ctx, in)
 		if in.Stdin != nil {
 			if err := s.sendInput(in.Stdin); errors.Is(err, ErrDetached) {
+				left.Store(true) // before: the other side's end may come before our own
 				_ = s.control(Control{Detach: true})
 				cancel(ErrDetached)
 			}
 		}
 	}()
 	err := s.c.frames(s.ctx, bufio.NewReader(s.conn), out.Stdout, out.Stderr, done)
-	if errors.Is(context.Cause(ctx), ErrDetached) {
+	if left.Load() {
 		return ErrDetached
 	}
 	return s.c.cutOff(s.ctx, err)

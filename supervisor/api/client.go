@@ -11,6 +11,8 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+
+	"golang.org/x/sys/unix"
 )
 
 // Client talks to a daemon. It is safe for concurrent use. Errors of the
@@ -70,6 +72,9 @@ func (c *Client) openWith(ctx context.Context, method, path string, query url.Va
 	}
 	maps.Copy(req.Header, header)
 	res, err := c.http.Do(req)
+	for try := 0; try < lostTries && method == http.MethodGet && isLost(err) && ctx.Err() == nil; try++ {
+		res, err = c.http.Do(req)
+	}
 	if err != nil {
 		return nil, c.transportError(ctx, err)
 	}
@@ -78,6 +83,15 @@ func (c *Client) openWith(ctx context.Context, method, path string, query url.Va
 		return nil, answerError(res)
 	}
 	return res, nil
+}
+
+// lostTries is how often a question is asked again. A daemon that is being restarted may have taken the connection without reading from it; its
+// socket is systemd's, and the next daemon answers.
+const lostTries = 3
+
+// isLost says whether the daemon ended before it answered.
+func isLost(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, unix.ECONNRESET) || errors.Is(err, unix.EPIPE)
 }
 
 // transportError says that the daemon went away, without the URL that

@@ -82,19 +82,29 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 		ErrorLog:          slog.NewLogLogger(s.Log.Handler(), slog.LevelDebug),
 	}
 	ended := make(chan error, 1)
-	go func() { ended <- srv.Serve(limitReaders(ln)) }()
+	own := ln
+	if d, ok := ln.(deadliner); ok {
+		own = &lent{deadliner: d}
+	}
+	go func() { ended <- srv.Serve(limitReaders(own)) }()
 	select {
 	case err := <-ended:
+		_ = ln.Close()
 		return err
 	case <-ctx.Done():
 	}
+	// The end of accepting comes first: Shutdown would overlook a connection that has just been accepted, and its caller would
+	// get no answer. Those that come later wait for the next daemon, if the socket is systemd's.
+	_ = own.Close()
+	err := <-ended
+	_ = ln.Close()
 	limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownWait)
 	defer cancel()
 	if srv.Shutdown(limited) != nil {
 		_ = srv.Close() // a caller does not read its stream: nothing to wait for
 	}
 	s.upgraded.Wait()
-	if err := <-ended; !errors.Is(err, http.ErrServerClosed) {
+	if !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
 		return err
 	}
 	return nil
