@@ -1,0 +1,93 @@
+#!/bin/bash
+# boots: 3
+# The host goes down: units stop in the reverse of their order, within the budget, and what does not heed its signal is killed and
+# named. It comes back with neither registry nor network: they start in order, what was stopped stays so, nothing counts as a
+# crash, limits, address and port are as before. Once more with a clock that is a year behind, and then a year ahead: nothing waits.
+. ./lib.sh
+
+order=/var/lib/wherry/volumes/order/data/order
+said() { grep -n "$1" $order | tail -n 1 | cut -d: -f1; }
+before() { # before WHAT LATER: the last lines of both
+	local first later
+	first=$(said "$1") later=$(said "$2")
+	[ "${first:-0}" -gt 0 ] || fail "no '$1': $(cat $order)"
+	[ "$first" -lt "${later:-0}" ] || fail "'$1' does not stand before '$2': $(cat $order)"
+	echo "ok: $1, then $2"
+}
+unit() { # unit NAME MORE: tells when it starts and when it is asked to end
+	printf '%s\n' "image: $image" "volumes: [\"order:/order\"]" "stop_grace_period: 15s" \
+		"command: [sh, -c, 'echo start $1 >>/order/order; trap \"echo stop $1 >>/order/order; exit 0\" TERM; while :; do sleep 1 & wait; done']" \
+		"$2" >"/etc/wherry/units/$1.yaml"
+}
+crash() { kill -9 "$(inst "$1" '{{.Pid}}')"; }
+restarted() { [ "$(inst "$1" '{{.Restarts}}')" = "$2" ] && running "$1"; }
+
+case $VM_BOOT in
+1)
+	registry
+	mkdir -p /etc/wherry/units
+	echo 'shutdown: {budget: 25s}' >/etc/wherry/wherry.yaml
+	unit a 'ports: ["8080:80"]'
+	unit b 'depends_on: [a]'
+	unit c "depends_on: [b]
+pre_stop: [{command: [sh, -c, 'echo drain c >>/order/order']}]"
+	unit off ''
+	unit deaf ''
+	sed -i 's/^command:.*/command: [sh, -c, "trap : TERM; while :; do sleep 1; done"]/; s/15s/1h/' /etc/wherry/units/deaf.yaml
+	install_wherry
+	for u in a b c off deaf; do until_true running $u; done
+	w stop off >/dev/null
+	w update a --memory 40MiB >/dev/null
+	inst a '{{.Address}}' >/var/lib/wherry/address
+	# Nothing but the host's end makes this one do anything.
+	is "started with the daemon" "$(systemctl is-active wherry-shutdown)" active
+	pid=$(inst a '{{.Pid}}')
+	systemctl restart wherry
+	systemctl restart wherry-shutdown
+	until_true serves
+	is "pid after restarts of both services" "$(inst a '{{.Pid}}')" "$pid"
+	vm-reboot
+	;;
+2)
+	until_true serves
+	for u in a b c; do until_true running $u; done
+	before 'drain c' 'stop c'
+	before 'stop c' 'stop b'
+	before 'stop b' 'stop a'
+	before 'stop a' 'start a'
+	before 'start a' 'start b'
+	before 'start b' 'start c'
+	is "stopped by hand, before the boot" "$(inst off '{{.State}}')" stopped
+	for u in a b c deaf; do is "$u: restarts" "$(inst $u '{{.Restarts}}/{{.Attempt}}')" 0/0; done
+	like "how a ended" "$(w events a --format '{{.Type}} {{.Message}}' | grep '^exit' | tail -n 1)" "host shutdown"
+	like "how deaf ended" "$(w events deaf --format '{{.Type}} {{.Message}}' | grep '^exit' | tail -n 1)" "host shutdown: it did not end in its time, and was killed"
+	like "how it went" "$(w events --format '{{.Type}} {{.Message}}' | grep '^shutdown' | tail -n 1)" "4 units stopped; not in time, and killed: deaf.1"
+	is "limit" "$(cat "$(group a)/memory.max")" $((40 << 20))
+	is "address" "$(inst a '{{.Address}}')" "$(cat /var/lib/wherry/address)"
+	like "port" "$(w status a | grep ^network)" "0.0.0.0:8080->80/tcp"
+	systemctl disable wherry.service wherry.socket 2>/dev/null
+	vm-reboot
+	;;
+3)
+	date -s "1 year ago" >/dev/null
+	systemctl start wherry
+	for u in a b c; do until_true running $u; done
+	is "a year behind: restarts" "$(inst a '{{.Restarts}}/{{.Attempt}}')" 0/0
+	crash a
+	until_true restarted a 1
+	date -s "2 years" >/dev/null
+	crash a
+	until_true restarted a 2
+	date -s "1 year ago" >/dev/null
+	crash a
+	until_true restarted a 3
+	w events --format '{{.Type}}' | grep -q give_up && fail "given up"
+	like "calls off what is not" "$(w shutdown --cancel 2>&1 || true)" "no shutdown of the host is under way"
+	out=$(w shutdown --budget 10s 2>&1)
+	is "units, and what was killed" "$(echo "$out" | sort | xargs)" "a b c deaf deaf.1 did not end in its time, and was killed"
+	like "a start" "$(w start a 2>&1 || true)" "the host is shutting down"
+	w shutdown --cancel
+	for u in a b c deaf; do until_true running $u; done
+	is "still stopped" "$(inst off '{{.State}}')" stopped
+	;;
+esac
