@@ -11,8 +11,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-
-	"golang.org/x/sys/unix"
 )
 
 // Client talks to a daemon. It is safe for concurrent use. Errors of the
@@ -89,9 +87,10 @@ func (c *Client) openWith(ctx context.Context, method, path string, query url.Va
 // socket is systemd's, and the next daemon answers.
 const lostTries = 3
 
-// isLost says whether the daemon ended before it answered.
+// isLost says whether somebody took the connection, but did not answer. net/http has many words for it, not all of them errors to compare with.
 func isLost(err error) bool {
-	return errors.Is(err, io.EOF) || errors.Is(err, unix.ECONNRESET) || errors.Is(err, unix.EPIPE)
+	var unreachable *UnreachableError
+	return err != nil && !errors.As(err, &unreachable)
 }
 
 // transportError says that the daemon went away, without the URL that
