@@ -76,8 +76,12 @@ func leaveGroup(parent string) {
 	}
 }
 
-// removeEmptyGroup removes the group at path where it has no group below it.
+// removeEmptyGroup removes the group at path where it has no group below it, and
+// is none of systemd's.
 func removeEmptyGroup(path string) {
+	if isScope(path) {
+		return
+	}
 	dirs, err := hierarchies()
 	if err != nil {
 		return

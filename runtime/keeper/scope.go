@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path"
-	"path/filepath"
 	"strings"
 	"sync"
 	"time"
@@ -272,17 +271,12 @@ func (k *Keeper) abandonScope(group string, keep *process, unanswered bool) {
 }
 
 // endScope ends all that is left in a scope, which ends the scope: systemd
-// removes the unit and the groups. We need not wait for that.
+// removes the unit and the group. Its own group is not ours to remove: the kernel tells
+// nobody that a group is empty once it is gone, and the unit would stay for ever.
 func endScope(group string) error {
 	keep := cgroup.Group{Path: path.Join(group, scopeKeep)}
 	if err := emptyGroup(keep); err != nil {
 		return err
 	}
-	if err := removeGroup(keep); err != nil {
-		return err
-	}
-	if err := unix.Rmdir(filepath.Join(groupTree, group)); err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, unix.EBUSY) {
-		return &os.PathError{Op: "rmdir", Path: group, Err: err}
-	}
-	return nil
+	return removeGroup(keep)
 }

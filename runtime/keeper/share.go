@@ -22,24 +22,32 @@ func (k *Keeper) share(ctx context.Context, run string) error {
 	}
 	k.scopes.sharing.Lock()
 	defer k.scopes.sharing.Unlock()
-	g := cgroup.Group{Path: run}
-	was, sum := cgroup.Share{}, cgroup.Share{}
-	_, err := os.Stat(groupTree + run)
-	if err == nil {
-		if was, err = g.Share(); err == nil {
-			sum, err = g.Sum(nil)
-		}
-		if err == nil {
-			err = k.setShare(ctx, g, was, sum)
-		}
+	if !stands(run) {
+		return k.shareMemory(ctx, run, cgroup.Share{})
 	}
-	if err != nil && !os.IsNotExist(err) {
+	g := cgroup.Group{Path: run}
+	was, err := g.Share()
+	if err != nil {
 		return err
 	}
-	if err == nil && sum.MemoryLow == was.MemoryLow {
-		return nil
+	sum, err := g.Sum(nil)
+	if err != nil {
+		return err
+	}
+	if err := k.setShare(ctx, g, was, sum); err != nil || sum.MemoryLow == was.MemoryLow {
+		return err
 	}
 	return k.shareMemory(ctx, run, sum)
+}
+
+// stands tells whether the group of a run is there. A scope without the process that keeps it is just going.
+func stands(run string) bool {
+	if isScope(run) {
+		kept, err := scopeKept(run)
+		return err == nil && kept
+	}
+	_, err := os.Stat(groupTree + run)
+	return err == nil
 }
 
 // shareMemory has memory kept in the groups above one, as far as they are ours.
