@@ -172,7 +172,7 @@ func TestCollectDuringStarts(t *testing.T) {
 func TestDiskWatermarks(t *testing.T) {
 	r := liar(t)
 	h := harness.NewHost(t)
-	h.SmallDisk(64 << 20)
+	h.SmallDisk(72 << 20)
 	h.Config = "gc: {high: 60%, low: 50%, min_age: 0s}\n"
 	h.Start()
 	var refs []string
@@ -189,7 +189,7 @@ func TestDiskWatermarks(t *testing.T) {
 	if out := h.OK("image", "list", "-q"); strings.Count(out, "\n") != 3 {
 		t.Fatalf("images went below the mark:\n%s", out)
 	}
-	fillDisk(t, h.Root, 24<<20)
+	fillDisk(t, h.Root, 27<<20)
 	harness.Eventually(t, 60*time.Second, "the unused image that is the oldest goes", func() bool {
 		return !strings.Contains(h.OK("image", "list", "-q"), refs[1])
 	})
