@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -182,8 +183,9 @@ func TestHanging(t *testing.T) {
 	s := healthy(t)
 	synctest.Test(t, func(t *testing.T) {
 		s.o.Limit = 5 * time.Second
-		asked, release := 0, make(chan struct{})
-		s.o.probes.quota = func(string) error { asked++; <-release; return nil }
+		var asked atomic.Int64
+		release := make(chan struct{})
+		s.o.probes.quota = func(string) error { asked.Add(1); <-release; return nil }
 		var d Doctor
 		find := func() api.Check {
 			for _, c := range d.Run(t.Context(), s.o).Checks {
@@ -203,8 +205,8 @@ func TestHanging(t *testing.T) {
 		if took := time.Since(begun); took > 6*time.Second {
 			t.Errorf("took %v", took)
 		}
-		if c := find(); c.Verdict != api.Fail || !strings.Contains(c.Detail, "earlier") || asked != 1 {
-			t.Errorf("asked %d times: %+v", asked, c)
+		if c := find(); c.Verdict != api.Fail || !strings.Contains(c.Detail, "earlier") || asked.Load() != 1 {
+			t.Errorf("asked %d times: %+v", asked.Load(), c)
 		}
 		close(release)
 		synctest.Wait()
