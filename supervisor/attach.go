@@ -99,9 +99,19 @@ func attachedID(a api.Attached) string { return a.Run + "." + a.Container }
 
 // Output yields what a container writes until its end, beginning with its last
 // tail lines, all of them if it is negative. It comes from the log: however slowly it is read, the container does not wait.
+// What it writes after Output was called is not missed, whenever the reading begins: it may answer to input of the meantime.
 func (s *Supervisor) Output(ctx context.Context, a api.Attached, tail int) iter.Seq2[api.LogLine, error] {
+	path := s.paths.log(a.Unit, a.Instance, a.Container)
+	var now runtime.LogPlace
+	if tail == 0 {
+		for l, err := range runtime.ReadLog(ctx, path, runtime.LogOptions{Run: a.Run, Tail: 1}) {
+			if err != nil {
+				return func(yield func(api.LogLine, error) bool) { yield(api.LogLine{}, err) }
+			}
+			now = l.At
+		}
+	}
 	return func(yield func(api.LogLine, error) bool) {
-		path := s.paths.log(a.Unit, a.Instance, a.Container)
 		line := func(l runtime.LogLine) api.LogLine {
 			return api.LogLine{Unit: a.Unit, Instance: a.Instance, Container: a.Container, Run: a.Run,
 				Time: l.Time, Stream: l.Stream, Partial: l.Partial, Text: l.Text}
@@ -117,14 +127,14 @@ func (s *Supervisor) Output(ctx context.Context, a api.Attached, tail int) iter.
 			cancel()
 			<-done
 		}()
-		var place runtime.LogPlace
-		if tail >= 0 {
-			for l, err := range runtime.ReadLog(ctx, path, runtime.LogOptions{Run: a.Run, Tail: max(tail, 1)}) {
+		place := now
+		if tail > 0 {
+			for l, err := range runtime.ReadLog(ctx, path, runtime.LogOptions{Run: a.Run, Tail: tail}) {
 				if err != nil {
 					yield(api.LogLine{}, err)
 					return
 				}
-				if place = l.At; tail > 0 && !yield(line(l), nil) {
+				if place = l.At; !yield(line(l), nil) {
 					return
 				}
 			}

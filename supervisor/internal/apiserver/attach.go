@@ -66,8 +66,9 @@ func (s *Server) postAttach(w http.ResponseWriter, r *http.Request) error {
 	if req.NoStdin || !at.Stdin {
 		to.file, to.end = nil, nil
 	}
+	output := s.Backend.Output(d.gone, at, req.Tail) // before any input: what answers to it is part of it
 	d.connect(to)
-	s.sendOutput(d, s.Backend.Output(d.gone, at, req.Tail))
+	s.sendOutput(d, output)
 	if d.gone.Err() != nil && s.ctx.Err() == nil {
 		return nil // the caller has gone; the container goes on
 	}
