@@ -39,11 +39,11 @@ func run(ctx context.Context, f flags, version string) error {
 	if os.Geteuid() != 0 {
 		return &term.Failure{Code: term.ExitFailed, Err: errors.New("cannot start the daemon: containers need root"), Hint: "sudo wherry daemon"}
 	}
-	if o.Listener, err = activated(); err != nil {
+	start := &starting{log: log}
+	if o.Listener, start.socket, err = activated(); err != nil {
 		return startError(err)
 	}
 	o.Logger = log
-	start := &starting{log: log}
 	o.Progress = start.progress
 	connect(&o)
 	o.Reload = func() (supervisor.Options, error) {
@@ -101,6 +101,7 @@ func serve(ctx context.Context, s *supervisor.Supervisor, start *starting) error
 	all.Go(func() {
 		<-ctx.Done()
 		notify(log, stopping)
+		stopSocket(log, start.socket)
 	})
 	return s.Run(ctx)
 }

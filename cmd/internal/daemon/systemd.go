@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
+	"os/exec"
+	"strings"
 	"sync"
 	"time"
 
@@ -41,7 +44,8 @@ const (
 
 // starting tells systemd that a long start gets on, and what it is at. A start that hangs is silent, and systemd begins another.
 type starting struct {
-	log *slog.Logger
+	log    *slog.Logger
+	socket string // unit of the socket that we were given
 
 	mu   sync.Mutex
 	last time.Time
@@ -99,21 +103,70 @@ func watchdog(ctx context.Context, log *slog.Logger, alive func(context.Context)
 	}
 }
 
-// activated is the socket that systemd listens on for us; nil without one.
-func activated() (net.Listener, error) {
+// activated is the socket that systemd listens on for us, and the name of its unit; nil without one.
+func activated() (l net.Listener, unit string, err error) {
+	names := strings.Split(os.Getenv("LISTEN_FDNAMES"), ":") // gone after the next call
 	all, err := activation.Listeners()
 	if err != nil {
-		return nil, fmt.Errorf("socket activation: %w", err)
+		return nil, "", fmt.Errorf("socket activation: %w", err)
 	}
-	var first net.Listener
-	for _, l := range all {
+	for i, next := range all {
 		switch {
-		case l == nil: // not a stream socket
-		case first == nil:
-			first = l
+		case next == nil: // not a stream socket
+		case l != nil:
+			return nil, "", fmt.Errorf("socket activation: want one socket, not %d", len(all))
 		default:
-			return nil, fmt.Errorf("socket activation: want one socket, not %d", len(all))
+			l = next
+			if i < len(names) && strings.HasSuffix(names[i], ".socket") {
+				unit = names[i]
+			}
 		}
 	}
-	return first, nil
+	return l, unit, nil
+}
+
+// stopSocket has systemd stop the socket too if somebody is stopping this service, and not restarting it: whoever stops a daemon does not want
+// the next call to start it again. systemd has no word for that in a unit.
+func stopSocket(log *slog.Logger, socket string) {
+	if socket == "" {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	groups, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		return
+	}
+	jobs, err := exec.CommandContext(ctx, "systemctl", "list-jobs", "--no-legend", "--plain").Output()
+	if err == nil && isStopping(string(jobs), ownUnit(string(groups))) {
+		err = exec.CommandContext(ctx, "systemctl", "stop", "--no-block", socket).Run()
+	}
+	if err != nil {
+		log.Warn("the socket stays, the next call starts the daemon again", "err", err)
+	}
+}
+
+// ownUnit is the service that a process with these control groups belongs to (cgroups(7)); empty: none.
+func ownUnit(groups string) string {
+	for line := range strings.Lines(groups) {
+		f := strings.SplitN(strings.TrimSpace(line), ":", 3)
+		if len(f) == 3 && (f[1] == "" || f[1] == "name=systemd") {
+			for _, part := range strings.Split(f[2], "/") {
+				if strings.HasSuffix(part, ".service") {
+					return part
+				}
+			}
+		}
+	}
+	return ""
+}
+
+// isStopping looks for the unit among the jobs that systemctl lists: "84 wherry.service stop running".
+func isStopping(jobs, unit string) bool {
+	for line := range strings.Lines(jobs) {
+		if f := strings.Fields(line); len(f) >= 3 && f[1] == unit && f[2] == "stop" {
+			return true
+		}
+	}
+	return false
 }

@@ -94,3 +94,20 @@ func TestWatchdog(t *testing.T) {
 	t.Setenv("WATCHDOG_USEC", "")
 	watchdog(t.Context(), slog.New(slog.DiscardHandler), nil) // nobody watches
 }
+
+func TestIsStopping(t *testing.T) {
+	for groups, want := range map[string]string{
+		"0::/system.slice/wherry.service\n":                                         "wherry.service",
+		"12:pids:/system.slice/x.service\n1:name=systemd:/system.slice/w.service\n": "w.service",
+		"0::/user.slice/user-0.slice/session-1.scope\n":                             "",
+		"": "",
+	} {
+		if got := ownUnit(groups); got != want {
+			t.Errorf("%q: %q, want %q", groups, got, want)
+		}
+	}
+	jobs := "  90 wherry-keeper.service start waiting\n  84 wherry.service restart running\n85 other.service stop running\n"
+	if isStopping(jobs, "wherry.service") || isStopping(jobs, "") || !isStopping(jobs, "other.service") || isStopping("No jobs running.\n", "wherry.service") {
+		t.Error("a restart is no stop")
+	}
+}

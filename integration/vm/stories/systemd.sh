@@ -101,9 +101,11 @@ echo "== the daemon"
 touch calling
 while [ -e calling ]; do wherry ctl status >/dev/null 2>>refused || echo refused >>refused; done &
 caller=$!
+while [ -e calling ]; do curl -fsS --unix-socket /run/wherry/wherry.sock http://wherry/v1/info >/dev/null 2>>refused || echo refused >>refused; done &
+faster=$!
 systemctl restart wherry
 rm calling
-wait $caller
+wait $caller $faster
 is "callers that were refused while it was restarted" "$(cat refused)" ""
 same "after its restart"
 kill -9 "$(main wherry)"
