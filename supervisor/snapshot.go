@@ -154,7 +154,7 @@ func (l *loop) entry(w *wanted, runs []*run, now time.Time) *entry {
 	e := &entry{serial: w.serial, restart: w.rec.Restart, lazy: w.lazy(), revs: w.revs, rev: rev, readers: w.readers,
 		unit: api.Unit{Name: def.Name, Kind: string(def.Kind), Intent: string(w.rec.Intent), Revision: rev.Number,
 			Image: w.app().Image, Command: w.app().Command, Network: def.Network, Replicas: def.Replicas,
-			CreatedAt: w.rec.CreatedAt, Labels: def.Labels, Ports: portsOf(def, runs), Instances: []api.Instance{}}}
+			CreatedAt: w.rec.CreatedAt, Labels: def.Labels, Ports: portsOf(def, w.rec.Ports, runs), Instances: []api.Instance{}}}
 	e.unit.State = plan.State(d, observed, memory, w.waits)
 	paused := 0
 	for _, name := range names {
@@ -339,15 +339,21 @@ func newest(instance string, runs []*run) *run {
 	return found
 }
 
-// portsOf are the unit's ports, random ones filled in from a run that has them.
-func portsOf(def *unit.Unit, runs []*run) []unit.Port {
+// portsOf are the unit's ports, random ones filled in from a run that has them. Between two
+// runs it is the one that was drawn before: the next run gets it again.
+func portsOf(def *unit.Unit, drawn map[string]uint16, runs []*run) []unit.Port {
 	ports := slices.Clone(def.Ports)
+	for i, p := range ports {
+		if p.HostPort == 0 {
+			ports[i].HostPort = int(drawn[portKey(uint16(p.Port), p.Protocol)])
+		}
+	}
 	for _, r := range runs {
 		if r.lease == nil || r.phase.Ended() {
 			continue
 		}
 		for _, got := range r.lease.Ports {
-			for i, p := range ports {
+			for i, p := range def.Ports {
 				if p.HostPort == 0 && p.Port == int(got.Port) && p.Protocol == got.Protocol {
 					ports[i].HostPort = int(got.HostPort)
 				}

@@ -105,6 +105,10 @@ func TestRandomPortStays(t *testing.T) {
 		if _, err := d.Stop(t.Context(), api.ActRequest{Units: []string{"web"}}, "tester"); err != nil {
 			t.Fatal(err)
 		}
+		// Who asks between two runs learns where the next one will be.
+		if between := d.unit("web").Ports[0].HostPort; between != port {
+			t.Errorf("port %d, once stopped %d", port, between)
+		}
 		time.Sleep(time.Second)
 		d.end()
 		d = begin(t, o)

@@ -57,7 +57,7 @@ type Unit struct {
 	CreatedAt time.Time         `json:"created_at"`       // of the first revision
 	Since     time.Time         `json:"since,omitzero"`   // of the state
 	Reason    string            `json:"reason,omitempty"` // why it is not running, one sentence
-	Ports     []unit.Port       `json:"ports,omitempty"`  // with random ports filled in
+	Ports     []unit.Port       `json:"ports,omitempty"`  // random ones as they are, or between two runs as they were; 0 before the first
 	Labels    map[string]string `json:"labels,omitempty"`
 	Pending   *Pending          `json:"pending,omitempty"` // a file that was not applied, and why
 	Instances []Instance        `json:"instances"`
