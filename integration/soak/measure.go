@@ -67,7 +67,7 @@ func (s *soak) measure(ctx context.Context, before *measures) (*measures, error)
 			same = 0
 		}
 		last = now
-		if before == nil && same >= 6 || before != nil && same >= 2 && compare(io.Discard, before, now) == 0 || time.Now().After(end) {
+		if before == nil && same >= 6 || before != nil && same >= 2 && len(compare(io.Discard, before, now)) == 0 || time.Now().After(end) {
 			return now, nil
 		}
 	}
@@ -169,8 +169,8 @@ func namesIn(dir string) (l []string) {
 	return l
 }
 
-// compare prints both sides and says how many figures have grown too much.
-func compare(out io.Writer, before, after *measures) (leaks int) {
+// compare prints both sides and lists the figures that have grown too much.
+func compare(out io.Writer, before, after *measures) (leaks []string) {
 	fmt.Fprintf(out, "%-12s %-28s %12s %12s %12s\n", "", "", "before", "after", "allowed")
 	var all []figure
 	all = append(all, after.list...)
@@ -189,7 +189,7 @@ func compare(out io.Writer, before, after *measures) (leaks int) {
 		mark := ""
 		if f.value > most {
 			mark = "  LEAK"
-			leaks++
+			leaks = append(leaks, fmt.Sprintf("%s %s %.0f to %.0f %s, at most %.0f", f.group, f.name, was, f.value, f.unit, most))
 		}
 		fmt.Fprintf(out, "%-12s %-28s %12.0f %12.0f %12.0f %s%s\n", f.group, f.name, was, f.value, most, f.unit, mark)
 		if key := f.group + " " + f.name; mark != "" {

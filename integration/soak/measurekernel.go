@@ -18,8 +18,15 @@ import (
 // process measures one of ours from outside.
 func (m *measures) process(name string, pid int) {
 	proc := fmt.Sprintf("/proc/%d", pid)
-	m.allow(name, "PSS", "KiB", field(proc+"/smaps_rollup", "Pss:"), 0.25, 8<<10)
-	m.allow(name, "RSS", "KiB", field(proc+"/status", "VmRSS:"), 0.25, 8<<10)
+	// What a process has allocated is anonymous. The rest are pages of the program, which are there once
+	// that code has run, be it since the last kill or not, and shared or not with another one.
+	m.allow(name, "anonymous memory", "KiB", field(proc+"/smaps_rollup", "Anonymous:"), 0.25, 6<<10)
+	program := 0.0
+	if info, err := os.Stat(proc + "/exe"); err == nil {
+		program = float64(info.Size()) / 1024
+	}
+	m.allow(name, "PSS", "KiB", field(proc+"/smaps_rollup", "Pss:"), 0, 8<<10+program)
+	m.allow(name, "RSS", "KiB", field(proc+"/status", "VmRSS:"), 0, 8<<10+program)
 	// Go keeps threads that blocked in the kernel once, for the next time.
 	m.allow(name, "threads", "", field(proc+"/status", "Threads:"), 0.5, 6)
 	kinds := map[string]int{}

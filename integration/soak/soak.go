@@ -98,10 +98,9 @@ func (s *soak) phases(ctx context.Context) error {
 		return err
 	}
 	s.report()
-	leaks := compare(os.Stdout, before, after)
-	if leaks > 0 {
+	if leaks := compare(os.Stdout, before, after); len(leaks) > 0 {
 		s.explain(ctx)
-		return fmt.Errorf("%d figures are not what they were", leaks)
+		return fmt.Errorf("%d figures are not what they were: %s", len(leaks), strings.Join(leaks, "; "))
 	}
 	return s.verdict()
 }

@@ -57,14 +57,14 @@ func TestCompare(t *testing.T) {
 		{"both", sample(0, 0), sample(1, 101), 2, "LEAK"},
 	} {
 		var out bytes.Buffer
-		if got := compare(&out, c.before, c.after); got != c.want || !strings.Contains(out.String(), c.says) {
+		if got := len(compare(&out, c.before, c.after)); got != c.want || !strings.Contains(out.String(), c.says) {
 			t.Errorf("%s: %d leaks, want %d\n%s", c.name, got, c.want, &out)
 		}
 	}
 	before, after := sample(1, 1), sample(1, 1)
 	after.add("run folder", "new", 3)
 	var out bytes.Buffer
-	if compare(&out, before, after) != 1 {
+	if len(compare(&out, before, after)) != 1 {
 		t.Errorf("what was not there before:\n%s", &out)
 	}
 }
