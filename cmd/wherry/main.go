@@ -8,6 +8,7 @@ import (
 
 	"github.com/wherry-run/wherry/cmd/internal/root"
 	"github.com/wherry-run/wherry/cmd/internal/term"
+	build "github.com/wherry-run/wherry/cmd/internal/version"
 )
 
 // version is set by the build: -ldflags "-X main.version=...".
@@ -20,4 +21,4 @@ func run() int {
 	return term.Report(term.Open(os.Stderr, os.Getenv), err)
 }
 
-func newRoot() *cobra.Command { return root.New(versionText()) }
+func newRoot() *cobra.Command { return root.New(build.Text(version)) }

@@ -12,7 +12,6 @@ import (
 	"path"
 	goruntime "runtime"
 	"runtime/debug"
-	"strings"
 
 	"github.com/opencontainers/runc/libcontainer"
 	"github.com/sirupsen/logrus"
@@ -25,14 +24,16 @@ import (
 	"github.com/wherry-run/wherry/runtime/internal/wire"
 )
 
-// flags is the keeper's command line. The last three are for its own use.
+// flags is the keeper's command line, and which build it is. The last three flags are for its own use.
 type flags struct {
 	options
 	own      bool // move into a group of our own
 	check    bool // only prove that we could take over
+	version  bool // only print it
 	ready    int  // descriptor to write to once the socket answers
 	listener int  // inherited from the binary that we replace
 	lock     int
+	build    func() string
 }
 
 func parseFlags(args []string) (flags, error) {
@@ -44,6 +45,7 @@ func parseFlags(args []string) (flags, error) {
 	fs.StringVar(&f.cgroupParent, "cgroup-parent", "wherry", "control group that all containers stand under")
 	fs.BoolVar(&f.own, "own-cgroup", false, "move into a control group beside the containers'")
 	fs.BoolVar(&f.check, "check-handoff", false, "check that the containers of the running keeper could be taken over, then end")
+	fs.BoolVar(&f.version, "version", false, "print the version")
 	fs.IntVar(&f.ready, "ready-fd", -1, "descriptor to write to when the socket answers")
 	fs.IntVar(&f.listener, "listener-fd", -1, "inherited listening socket")
 	fs.IntVar(&f.lock, "lock-fd", -1, "inherited lock")
@@ -61,22 +63,27 @@ func parseFlags(args []string) (flags, error) {
 }
 
 // Main is the whole of the keeper's command: args are those of the process,
-// without its name. The result is the exit code.
+// without its name, and build says which version this is. The result is the exit code.
 //
 // libcontainer runs this binary again, as "init", for every process it puts
 // into a container; then Main never returns. Nothing may come before it.
-func Main(args []string) int {
+func Main(args []string, build func() string) int {
 	if len(args) > 0 && args[0] == "init" {
 		libcontainer.Init()
 	}
 	if rest, ok := ociArgs(os.Args[0], args); ok {
-		return ociMain(rest)
+		return ociMain(rest, build)
 	}
 	// The main thread stays ours: one that changes its namespaces and then ends must never be this one.
 	goruntime.LockOSThread()
 	f, err := parseFlags(args)
 	if errors.Is(err, flag.ErrHelp) {
-		fmt.Println("usage: wherry-keeper --root DIR --run-dir DIR --cgroup-parent GROUP [--check-handoff]")
+		fmt.Println("usage: wherry-keeper --root DIR --run-dir DIR --cgroup-parent GROUP [--check-handoff], or --version")
+		return 0
+	}
+	f.build = build
+	if err == nil && f.version {
+		fmt.Printf("wherry-keeper %s %s %s/%s\n", build(), goruntime.Version(), goruntime.GOOS, goruntime.GOARCH)
 		return 0
 	}
 	if err == nil {
@@ -146,7 +153,7 @@ func (d *daemon) run() error {
 	d.ignoreSignals()
 	s := &server{
 		k: d.k, listener: d.socket,
-		instance: rand.Text(), build: build(),
+		instance: rand.Text(), build: d.build(),
 		managed: os.Getenv(envManaged) != "", refused: refused(),
 		upgrade: d.upgrade, shutdown: d.shutdown,
 	}
@@ -244,17 +251,4 @@ func (d *daemon) ignoreSignals() {
 			d.terminated()
 		}
 	}()
-}
-
-func build() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return ""
-	}
-	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" {
-			return strings.TrimSpace(info.Main.Version + " " + s.Value)
-		}
-	}
-	return info.Main.Version
 }

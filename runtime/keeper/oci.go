@@ -39,6 +39,7 @@ type oci struct {
 	debug    bool
 	systemd  bool
 	rootless string
+	build    func() string // which version this is
 }
 
 // ociExit ends a command with a code of its own: the container's, or that of
@@ -56,9 +57,9 @@ var errUsage = errors.New("incorrect usage")
 
 // ociMain is the command line of runc over the keeper's code. No daemon has a part in
 // it: a container's state is what libcontainer keeps below --root.
-func ociMain(args []string) int {
+func ociMain(args []string, build func() string) int {
 	debug.SetGCPercent(400) // a short life
-	var o oci
+	o := oci{build: build}
 	err := o.main(args)
 	var exit *ociExit
 	switch {
@@ -120,7 +121,7 @@ func (o *oci) parse(args []string) (*flag.FlagSet, []string, error) {
 	}
 	fs.Visit(func(f *flag.Flag) { o.rootSet = o.rootSet || f.Name == "root" })
 	if version {
-		ociVersion()
+		o.version()
 		return nil, nil, nil
 	}
 	return fs, fs.Args(), nil
@@ -165,22 +166,21 @@ func (o *oci) prepare() error {
 	return nil
 }
 
-// ociVersion prints what engines expect to be able to parse.
-func ociVersion() {
-	fmt.Println("wherry-oci version", strings.TrimSpace(ociBuild()))
+// version prints what engines expect to be able to parse.
+func (o *oci) version() {
+	fmt.Println("wherry-oci version", ociNumber(o.build()))
 	fmt.Println("spec:", specs.Version)
 	fmt.Println("go:", goruntime.Version())
 	major, minor, micro := libseccomp.GetLibraryVersion()
 	fmt.Printf("libseccomp: %d.%d.%d\n", major, minor, micro)
 }
 
-// ociBuild is our version; a build from a checkout has none but its commit.
-func ociBuild() string {
-	v := build()
-	if strings.HasPrefix(v, "(devel)") || v == "" {
-		v = "0.0.0" + strings.TrimPrefix(v, "(devel)")
+// ociNumber is a version as engines read it: a build from a checkout may have none but its commit.
+func ociNumber(v string) string {
+	if number := strings.TrimPrefix(v, "v"); number != "" && number[0] >= '0' && number[0] <= '9' && strings.Contains(number, ".") {
+		return v
 	}
-	return v
+	return "0.0.0+" + v
 }
 
 // closeOnExecFrom keeps n inherited descriptors from our own children.

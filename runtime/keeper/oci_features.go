@@ -44,7 +44,7 @@ func (o *oci) features(args []string) error {
 		},
 		Annotations: map[string]string{
 			"io.github.seccomp.libseccomp.version": fmt.Sprintf("%d.%d.%d", major, minor, micro),
-			"run.wherry.version":                   ociBuild(),
+			"run.wherry.version":                   ociNumber(o.build()),
 		},
 		PotentiallyUnsafeConfigAnnotations: []string{"bundle", "org.systemd.property.", initAnnotation},
 	}, "    ")
