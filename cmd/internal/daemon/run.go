@@ -29,6 +29,9 @@ func run(ctx context.Context, f flags, version string) error {
 	}
 	tuneMemory()
 	log := newLogger(level)
+	if err := keepInherited(); err != nil {
+		log.Warn("the keeper gets what this process has inherited", "err", err)
+	}
 	o, warnings, err := load(f, version)
 	if err != nil {
 		return startError(err)

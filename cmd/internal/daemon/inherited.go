@@ -1,0 +1,31 @@
+package daemon
+
+import (
+	"fmt"
+	"math"
+	"os"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+)
+
+// keepInherited keeps to ourselves what whoever started us has left open, by mistake or for us alone: otherwise the keeper, which
+// outlives us and them, would hold it for as long as it runs. A shell's pipe would then never end, nor a lock be free.
+func keepInherited() error {
+	const first = 3
+	err := unix.CloseRange(first, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC)
+	if err == nil {
+		return nil
+	}
+	// Before Linux 5.11, or under a seccomp filter that is older than the call.
+	names, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return fmt.Errorf("inherited descriptors: %w", err)
+	}
+	for _, e := range names {
+		if fd, err := strconv.Atoi(e.Name()); err == nil && fd >= first {
+			unix.CloseOnExec(fd)
+		}
+	}
+	return nil
+}
