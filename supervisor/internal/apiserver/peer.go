@@ -16,7 +16,7 @@ import (
 type peer struct {
 	known bool
 	uid   uint32
-	pid   int32
+	pid   int32 // 0: in a pid namespace that we do not see, as when we run in a container
 }
 
 // admin reports whether the peer may change things: whoever may is root in
@@ -31,6 +31,9 @@ func (p peer) String() string {
 	name := "user"
 	if u, err := user.LookupId(strconv.FormatUint(uint64(p.uid), 10)); err == nil {
 		name = u.Username
+	}
+	if p.pid == 0 {
+		return fmt.Sprintf("%s (uid %d)", name, p.uid)
 	}
 	return fmt.Sprintf("%s (uid %d, pid %d)", name, p.uid, p.pid)
 }
@@ -50,8 +53,13 @@ func peerOfConn(c net.Conn) (p peer) {
 	if sc, ok := c.(syscall.Conn); ok {
 		if raw, err := sc.SyscallConn(); err == nil {
 			_ = raw.Control(func(fd uintptr) {
+				// Only Unix sockets know: TCP answers with zeroes and uid -1.
+				if family, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_DOMAIN); err != nil || family != unix.AF_UNIX {
+					return
+				}
+				// A user whom our user namespace does not map is the overflow user, never root.
 				cred, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
-				if err == nil && cred.Pid != 0 { // TCP answers with zeroes and uid -1
+				if err == nil {
 					p = peer{known: true, uid: cred.Uid, pid: cred.Pid}
 				}
 			})
