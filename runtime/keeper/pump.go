@@ -3,6 +3,7 @@ package keeper
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"sync"
 	"time"
@@ -70,12 +71,18 @@ func openPipe(path string, flags int) (*os.File, error) {
 	return os.NewFile(uintptr(fd), path), nil
 }
 
-// openLog opens a container's log; no path means that nobody wants it.
-func openLog(c runtime.LogConfig) (*logfile.Writer, error) {
+// openLog opens a container's log; no path means that nobody wants it. What cannot be written there
+// is counted in it once that works again; until then only log tells of it.
+func openLog(c runtime.LogConfig, log *slog.Logger) (*logfile.Writer, error) {
 	if c.Path == "" {
 		return nil, nil
 	}
-	return logfile.Open(c.Path, c.MaxSize, c.MaxFile)
+	w, err := logfile.Open(c.Path, c.MaxSize, c.MaxFile)
+	if err != nil {
+		return nil, err
+	}
+	w.Losing = func(err error) { log.Warn("a container's output is dropped until it can be written", "err", err) }
+	return w, nil
 }
 
 // startPump opens the pipes of container id and begins to copy to the log.

@@ -152,7 +152,7 @@ func (l *launch) keep(f *os.File, err error) (*os.File, error) {
 
 func (l *launch) prepareLog() error {
 	id := l.cfg.ID()
-	log, err := openLog(l.cfg.Log)
+	log, err := openLog(l.cfg.Log, l.k.logger.With("unit", l.cfg.Unit, "container", id))
 	if err != nil {
 		return err
 	}
