@@ -302,14 +302,18 @@ func TestUpgradeGivesWay(t *testing.T) {
 	if got := <-done; got.err != nil || got.exit.Code != 3 {
 		t.Errorf("the exec: %+v, %v", got.exit, got.err)
 	}
-	before := checkSequence(t, w.text(c))
-	w.await("more output", func() bool { return checkSequence(t, w.text(c)) > before })
+	w.goesOn(t, c)
 	if err := w.rt.Upgrade(w.ctx(), bin); err != nil { // the second time nothing is in its way
 		t.Errorf("upgrade: %v", err)
 	}
 	if err := unix.Kill(w.rt.KeeperPid(), 0); err != nil {
 		t.Error(err)
 	}
+	if err := w.rt.Kill(w.ctx(), c.ID()); err != nil {
+		t.Fatal(err)
+	}
+	w.finish(c)
+	checkSequence(t, c)
 	// The harness takes an error in the log for trouble; this one was wanted.
 	os.Truncate(filepath.Join(w.run, "keeper.log"), 0)
 }
