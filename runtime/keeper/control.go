@@ -98,7 +98,8 @@ func (k *Keeper) running(id string) (*container, error) {
 	if err != nil {
 		return nil, err
 	}
-	if c.snapshot().State != runtime.Running {
+	// Without a process: it ended while no keeper was there, and how is just being worked out.
+	if c.snapshot().State != runtime.Running || c.proc == nil {
 		return nil, fmt.Errorf("container %s: %w", id, runtime.ErrNotRunning)
 	}
 	return c, nil
