@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -81,6 +83,27 @@ func inGroup(t *testing.T, pid int, group string) {
 		}
 		if parts[2] != group {
 			t.Errorf("process %d: %s, want group %s", pid, strings.TrimSpace(line), group)
+		}
+	}
+}
+
+// TestGroupOfAKeeperGoesLate: a process that is on its way out when the keeper ends, as what a
+// failed start has left may be, does not make its group stay. checkLeft looks.
+func TestGroupOfAKeeperGoesLate(t *testing.T) {
+	w := newWorld(t)
+	late := exec.Command("sleep", "0.3")
+	if err := late.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { go late.Wait() }() // not before the keeper is asked to end
+	groups, _ := filepath.Glob("/sys/fs/cgroup/*" + w.group + "/.keeper")
+	v2, _ := filepath.Glob("/sys/fs/cgroup" + w.group + "/.keeper")
+	if groups = append(groups, v2...); len(groups) == 0 {
+		t.Fatal("the keeper has no group of its own")
+	}
+	for _, g := range groups {
+		if err := os.WriteFile(g+"/cgroup.procs", []byte(strconv.Itoa(late.Process.Pid)), 0); err != nil {
+			t.Fatal(err)
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -55,19 +56,28 @@ func cgroupUnified() bool {
 	return unix.Statfs("/sys/fs/cgroup", &st) == nil && st.Type == unix.CGROUP2_SUPER_MAGIC
 }
 
+// leavePatience is how long the last processes of containers may take to leave the keeper's group.
+const leavePatience = 3 * time.Second
+
 // leaveGroup moves the keeper to the root and removes its group, and the
-// parent if nothing else stands below it.
+// parent if nothing else stands below it. On a host with both versions of cgroups all
+// containers are in the keeper's group of the second, and one that was just killed, or
+// what a failed start has left, may still be on its way out.
 func leaveGroup(parent string) {
 	dirs, err := hierarchies()
 	if err != nil {
 		return
 	}
+	own := path.Join(parent, ownGroup)
 	for _, h := range dirs {
-		own := filepath.Join(h, parent, ownGroup)
-		if _, err := os.Stat(own); err == nil {
+		if _, err := os.Stat(filepath.Join(h, own)); err == nil {
 			os.WriteFile(filepath.Join(h, "cgroup.procs"), []byte(strconv.Itoa(os.Getpid())), 0)
-			os.Remove(own)
 		}
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), leavePatience)
+	defer cancel()
+	_ = (cgroup.Group{Path: own}).Remove(ctx) // a next keeper finds it, and uses it
+	for _, h := range dirs {
 		for d := filepath.Join(h, parent); d != h; d = filepath.Dir(d) {
 			if os.Remove(d) != nil {
 				break
