@@ -87,6 +87,7 @@ func serve(ctx context.Context, s *supervisor.Supervisor, start *starting) error
 		start.ready()
 		watchdog(ctx, log, s.Alive)
 	})
+	all.Go(func() { reapOrphans(ctx) })
 	all.Go(func() { trimMemory(ctx, allocated, runtime.TrimMemory) })
 	hangups := make(chan os.Signal, 1)
 	signal.Notify(hangups, syscall.SIGHUP)
