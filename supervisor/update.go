@@ -30,6 +30,9 @@ const (
 	updateSource = "ctl update"
 )
 
+// errSlow: the kernel takes its time, or the keeper is about to be replaced.
+var errSlow = errors.New("the keeper is still at it")
+
 // adjusting is what a run knows of changes of its limits.
 type adjusting struct {
 	tries int
@@ -57,7 +60,7 @@ func (l *loop) dispatchUpdate(a plan.Action) {
 			running = append(running, rec.Revision.Definition.Container(m.def.Name))
 		}
 	}
-	ctx, _ := l.begin(a.Run, string(plan.Update))
+	ctx, _ := l.begin(a.Unit, a.Run, string(plan.Update))
 	l.wg.Go(func() {
 		done := adjusted{run: a.Run, definition: rec.Revision.Definition}
 		if done.err = l.adjust(ctx, a.Run, running); done.err == nil {
@@ -83,6 +86,9 @@ func (s *Supervisor) adjust(ctx context.Context, run string, containers []*unit.
 	defer cancel()
 	for _, c := range containers {
 		err := s.rt.Update(ctx, containerID(run, c.Name), c.Limits)
+		if errors.Is(err, context.DeadlineExceeded) {
+			return fmt.Errorf("container %s: %w after %v", c.Name, errSlow, updateLimit)
+		}
 		// One that has ended is started with the new limits if it is started again.
 		if err != nil && !errors.Is(err, runtime.ErrNotRunning) && !errors.Is(err, runtime.ErrNotFound) {
 			return err
@@ -143,11 +149,10 @@ func changeWords(changes []unit.Change) string {
 
 // forgetTries has limits that could not be set tried at once: they are others now.
 func (l *loop) forgetTries(name string) {
-	for _, r := range l.runs {
-		if r.Unit.Name == name {
-			r.adjusting = adjusting{}
-		}
+	for _, r := range l.stale.runs[name] {
+		r.adjusting = adjusting{}
 	}
+	l.touch(name)
 }
 
 // limiter is a runtime that knows what its host can limit.
@@ -195,9 +200,12 @@ func (s *Supervisor) Update(ctx context.Context, r api.UpdateRequest, by string)
 	ctx, cancel := context.WithTimeoutCause(ctx, updateWait, ErrTimeout)
 	defer cancel()
 	for _, name := range names {
-		if err := s.awaitSnapshot(ctx, func(snap *snapshot) (bool, error) { return limitsReached(snap.find(name)) }); err != nil {
+		if err := s.awaitSnapshot(ctx, func(snap *snapshot) (bool, error) { return limitsReached(snap.find(name), errSlow) }); err != nil {
 			if ctx.Err() != nil {
 				err = context.Cause(ctx)
+				if _, why := limitsReached(s.snap.Load().find(name), nil); why != nil {
+					err = fmt.Errorf("%w: %w", err, why)
+				}
 			}
 			return m.result, fmt.Errorf("unit %s: %w", name, err)
 		}
@@ -205,8 +213,9 @@ func (s *Supervisor) Update(ctx context.Context, r api.UpdateRequest, by string)
 	return m.result, nil
 }
 
-// limitsReached tells whether all that runs of a unit has its limits.
-func limitsReached(e *entry) (bool, error) {
+// limitsReached tells whether all that runs of a unit has its limits, and why something has not. For what
+// is still tried because of patient somebody may wait.
+func limitsReached(e *entry, patient error) (bool, error) {
 	if e == nil {
 		return true, nil
 	}
@@ -215,7 +224,7 @@ func limitsReached(e *entry) (bool, error) {
 		if i.run == "" || i.limits == want || !i.current {
 			continue // it is none of ours to wait for
 		}
-		if i.limitsErr != nil {
+		if i.limitsErr != nil && (patient == nil || !errors.Is(i.limitsErr, patient)) {
 			return false, fmt.Errorf("%s: %w", i.name, i.limitsErr)
 		}
 		return false, nil
@@ -307,15 +316,8 @@ func (l *loop) revise(old, w *wanted, rev state.Revision) {
 		l.durable.DeleteRevision(name, w.revs[0].Number)
 		w.revs = w.revs[1:]
 	}
-	l.units[name] = w
+	l.setUnit(name, w)
 	l.saveUnit(w, rev)
-	l.undo = append(l.undo, func() {
-		if old == nil {
-			delete(l.units, name)
-			return
-		}
-		l.units[name] = old
-		old.dirty = true
-	})
+	l.undo = append(l.undo, func() { l.setUnit(name, old) })
 	l.forgetTries(name)
 }

@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"context"
 	"errors"
 	"slices"
 	"strings"
@@ -117,6 +118,32 @@ func TestUpdateThatFailsIsTriedAgain(t *testing.T) {
 			if l := w.Runtime.Limits(i.Run + ".app"); l == nil || l.Memory != 32<<20 {
 				t.Errorf("%s has %+v", i.Name, l)
 			}
+		}
+	})
+}
+
+// TestUpdateThatIsSlow: that a try took too long is no answer yet, for the next one follows.
+func TestUpdateThatIsSlow(t *testing.T) {
+	world(t, func(t *testing.T, w *supervisortest.World, o Options) {
+		var slow atomic.Int64
+		w.Runtime.Refuse = func(cgroup.Limits) error {
+			if slow.Add(-1) >= 0 {
+				return context.DeadlineExceeded
+			}
+			return nil
+		}
+		d := begin(t, o)
+		defer d.end()
+		d.apply(limitedWeb)
+		d.want("web", "running")
+		slow.Store(3)
+		if _, err := d.Update(t.Context(), api.UpdateRequest{Units: []string{"web"}, Change: memory(32 << 20)}, "alice"); err != nil {
+			t.Error(err)
+		}
+		slow.Store(1000)
+		_, err := d.Update(t.Context(), api.UpdateRequest{Units: []string{"web"}, Change: memory(48 << 20)}, "alice")
+		if !errors.Is(err, ErrTimeout) || !errors.Is(err, errSlow) || errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("always slow: %v", err)
 		}
 	})
 }
