@@ -222,8 +222,8 @@ func (m intend) one(l *loop, name string) {
 	if hurry == nil {
 		return
 	}
-	for _, r := range l.runs {
-		if a := l.work[r.Run]; r.Unit.Name == name && a != nil && a.kind == string(plan.Stop) {
+	for _, r := range l.stale.runs[name] {
+		if a := l.work[r.Run]; a != nil && a.kind == string(plan.Stop) {
 			a.haste.limit(*hurry)
 		}
 	}

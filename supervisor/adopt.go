@@ -23,7 +23,7 @@ func (s *Supervisor) recover(ctx context.Context) (*loop, error) {
 	l := &loop{Supervisor: s, boot: bootID(), units: map[string]*wanted{}, runs: map[string]*run{}, attempts: map[string]state.Attempts{},
 		work: map[string]*work{}, pending: map[string]api.Pending{}, auto: map[string]bool{},
 		starting: map[string]int{}, failed: map[string]int{}, failures: map[string]error{},
-		ctx: ctx, pulls: make(chan struct{}, pullsAtOnce)}
+		stale: newStale(), ctx: ctx, pulls: make(chan struct{}, pullsAtOnce)}
 	if err := l.load(); err != nil {
 		return nil, fmt.Errorf("state %s: %w", s.paths.state(), err)
 	}
@@ -82,7 +82,7 @@ func (l *loop) load() error {
 		if w.revision() == nil {
 			return fmt.Errorf("unit %s: revision %d is missing", name, rec.Revision)
 		}
-		l.units[name] = w
+		l.setUnit(name, w)
 	}
 	return nil
 }
@@ -92,7 +92,7 @@ func (l *loop) newWanted(rec state.Unit, revs []state.Revision) *wanted {
 	if rec.AutoRemove {
 		l.auto[rec.Name] = true
 	}
-	return &wanted{rec: rec, revs: revs, serial: l.serial, readers: new(atomic.Int32), dirty: true}
+	return &wanted{rec: rec, revs: revs, serial: l.serial, readers: new(atomic.Int32)}
 }
 
 // adopt takes over the runs that the keeper knows and returns the ids of those
@@ -145,7 +145,7 @@ func (l *loop) adoptRun(rec record, found []runtime.Status) {
 	l.rebuild(rec)
 	r := &run{record: rec, phase: plan.Up, ready: true, reason: "found half started"}
 	r.members = newMembers(&r.record)
-	l.runs[rec.Run] = r
+	l.addRun(r)
 	for _, m := range r.members {
 		if a := l.attempts[r.attemptsKey(m)]; a.Within == rec.Run {
 			m.attempts, m.restarts, m.again = a.Attempts, a.Restarts, true
@@ -208,7 +208,7 @@ func (l *loop) adoptExits(r *run, ended map[*member]*runtime.Exit) {
 	}
 	r.ready = true
 	if r.several() {
-		r.wake = time.Now() // once the loop runs, it goes on
+		l.setWake(r, time.Now()) // once the loop runs, it goes on
 	} else {
 		l.conduct(r)
 	}
@@ -230,7 +230,7 @@ func (l *loop) rebuild(rec record) {
 	}
 	w = l.newWanted(rec.Unit, []state.Revision{rec.Revision})
 	w.rec.Revision, w.rebuilt = rec.Revision.Number, true
-	l.units[rec.Unit.Name] = w
+	l.setUnit(rec.Unit.Name, w)
 	l.saveUnit(w, rec.Revision)
 }
 

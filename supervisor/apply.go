@@ -218,7 +218,7 @@ func (m *applyFiles) one(l *loop, p *proposal, c api.UnitChange) {
 
 // foresee computes the first actions after the changes.
 func (l *loop) foresee(list []proposal, changes []api.UnitChange) []plan.Action {
-	in := l.input(time.Now())
+	in := l.input(time.Now(), l.everything())
 	in.Shutdown = nil
 	for i, c := range changes {
 		d := plan.Desired{Unit: list[i].unit, Revision: c.Revision, Intent: plan.Running}
@@ -310,8 +310,14 @@ func circle(uses map[string][]unit.Dependency, name string, way []string) []stri
 // conflicts finds host ports that two units publish. A unit that is stopped
 // holds none.
 func (l *loop) conflicts(units []*unit.Unit) error {
+	if !slices.ContainsFunc(units, func(u *unit.Unit) bool { return len(u.Ports) > 0 }) {
+		return nil
+	}
 	var others []*unit.Unit
 	for name, w := range l.units {
+		if len(w.def().Ports) == 0 {
+			continue
+		}
 		fresh := slices.ContainsFunc(units, func(u *unit.Unit) bool { return u.Name == name })
 		if !fresh && w.rec.Intent == plan.Running {
 			others = append(others, w.def())

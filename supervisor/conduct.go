@@ -39,10 +39,11 @@ func (l *loop) conduct(r *run) {
 // run is to end instead.
 func (l *loop) goOn(r *run) (end bool) {
 	p := plan.Within(r.within(time.Now()))
-	r.wake = p.Wake
+	l.setWake(r, p.Wake)
 	l.noteContainerWaits(r, p.Waiting)
 	if p.End != nil {
-		r.end, r.wake, r.waits = p.End, time.Time{}, nil
+		r.end, r.waits = p.End, nil
+		l.setWake(r, time.Time{})
 		if !r.any(plan.ContainerUp) && !r.any(plan.ContainerStarting) {
 			return true
 		}
@@ -72,7 +73,7 @@ func (l *loop) startMember(r *run, m *member, reason string) {
 		return
 	}
 	m.early, m.reason = nil, reason
-	ctx, _ := l.begin(containerID(r.Run, m.def.Name), string(plan.Start))
+	ctx, _ := l.begin(r.Unit.Name, containerID(r.Run, m.def.Name), string(plan.Start))
 	st := &start{s: l.Supervisor, rec: r.record, starts: l.starts, pulls: l.pulls, con: m.def, again: m.again,
 		img: r.images[m.def.Name], lease: r.lease, shared: r.Shared, idmap: r.IDMap}
 	delete(r.images, m.def.Name)
@@ -224,9 +225,9 @@ func (l *loop) noteContainerWaits(r *run, now []plan.ContainerWait) {
 
 // restartDue starts the containers whose back-off is over.
 func (l *loop) restartDue(now time.Time) {
-	for _, r := range l.runs {
-		if !r.wake.IsZero() && !now.Before(r.wake) {
-			r.wake = time.Time{}
+	for _, r := range l.stale.wakes {
+		if !now.Before(r.wake) {
+			l.setWake(r, time.Time{})
 			l.conduct(r)
 		}
 	}
@@ -256,7 +257,7 @@ func (l *loop) noteStarted(r *run) {
 
 // beginStop ends the containers of a run that still run.
 func (l *loop) beginStop(r *run) {
-	ctx, w := l.begin(r.Run, string(plan.Stop))
+	ctx, w := l.begin(r.Unit.Name, r.Run, string(plan.Stop))
 	if u := l.units[r.Unit.Name]; u != nil && u.grace != nil {
 		w.haste.limit(*u.grace)
 	}
@@ -347,7 +348,7 @@ func (r *run) ender() *member {
 
 // undone removes all of a run whose start has failed.
 func (l *loop) undone(r *run, err error) {
-	ctx, _ := l.begin(r.Instance, string(plan.Start))
+	ctx, _ := l.begin(r.Unit.Name, r.Instance, string(plan.Start))
 	rec := r.record
 	l.wg.Go(func() { l.post(l.Supervisor.undo(ctx, rec, err)) })
 }

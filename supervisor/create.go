@@ -115,9 +115,9 @@ func (m create) handle(l *loop) {
 	rev := state.Revision{Unit: name, Number: 1, Definition: m.def, Source: sourceRun, By: m.by, AppliedAt: now, Digest: m.digest, Stale: m.stale}
 	w := l.newWanted(rec, []state.Revision{rev})
 	w.attached, w.started, w.readers = m.request.Attach, m.started, new(atomic.Int32)
-	l.units[name] = w
+	l.setUnit(name, w)
 	l.saveUnit(w, rev)
-	l.undo = append(l.undo, func() { delete(l.units, name); delete(l.auto, name) })
+	l.undo = append(l.undo, func() { l.setUnit(name, nil); delete(l.auto, name) })
 	l.event(api.Event{Type: event.Apply, Unit: name, By: m.by, Message: "created by run", Fields: map[string]any{"revision": 1}})
 	l.replies = append(l.replies, func(err error) { m.reply <- err })
 }

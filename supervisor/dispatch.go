@@ -33,10 +33,11 @@ func (l *loop) dispatch(a plan.Action) {
 }
 
 // begin notes an action under way and gives it its context.
-func (l *loop) begin(key, kind string) (context.Context, *work) {
+func (l *loop) begin(unit, key, kind string) (context.Context, *work) {
 	ctx, cancel := context.WithCancel(l.ctx)
-	w := &work{kind: kind, cancel: cancel, haste: newHaste()}
+	w := &work{unit: unit, kind: kind, cancel: cancel, haste: newHaste()}
 	l.work[key] = w
+	l.touch(unit)
 	return ctx, w
 }
 
@@ -44,6 +45,7 @@ func (l *loop) finish(key string) {
 	if w := l.work[key]; w != nil {
 		w.cancel()
 		delete(l.work, key)
+		l.touch(w.unit)
 	}
 }
 
@@ -54,8 +56,8 @@ func (l *loop) dispatchStart(a plan.Action) {
 	r := &run{phase: plan.Pulling, reason: a.Reason, record: record{Run: id, Instance: a.Instance, Restart: w.rec.Restart,
 		At: time.Now(), Boot: l.boot, Unit: w.rec, Revision: *rev}}
 	r.members = newMembers(&r.record)
-	l.runs[id] = r
-	ctx, _ := l.begin(a.Instance, plan.Abortable)
+	l.addRun(r)
+	ctx, _ := l.begin(a.Unit, a.Instance, plan.Abortable)
 	st := &start{s: l.Supervisor, rec: r.record, starts: l.starts, pulls: l.pulls}
 	l.wg.Go(func() { l.post(st.run(ctx)) })
 }
@@ -230,14 +232,14 @@ func (l *loop) dispatchStop(a plan.Action) {
 func (l *loop) dispatchRemove(a plan.Action) {
 	r := l.runs[a.Run]
 	if r.gone {
-		delete(l.runs, a.Run)
+		l.dropRun(r)
 		l.again = true
 		return
 	}
 	w := l.units[a.Unit]
 	// If the daemon died now, the next one would not find the run to count it.
 	flush := w != nil && !w.lazy()
-	ctx, _ := l.begin(a.Run, string(plan.Remove))
+	ctx, _ := l.begin(a.Unit, a.Run, string(plan.Remove))
 	c := cleanup{s: l.Supervisor, run: a.Run}
 	l.wg.Go(func() {
 		if flush {
@@ -259,14 +261,13 @@ func (m removed) handle(l *loop) {
 	}
 	l.finish(m.run)
 	if r := l.runs[m.run]; r != nil && m.err == nil {
-		delete(l.runs, m.run)
-		l.touch(r.Unit.Name)
+		l.dropRun(r)
 	}
 }
 
 // dispatchForget deletes a removed unit's logs and exits, then its records.
 func (l *loop) dispatchForget(a plan.Action) {
-	_, _ = l.begin(a.Unit, string(plan.Forget))
+	_, _ = l.begin(a.Unit, a.Unit, string(plan.Forget))
 	dir := l.paths.unitLogs(a.Unit)
 	l.wg.Go(func() { l.post(forgotten{a.Unit, errors.Join(os.RemoveAll(dir), l.exits.Forget(a.Unit))}) })
 }
@@ -306,7 +307,7 @@ func (m forgotten) handle(l *loop) {
 			delete(byInstance, plan.Instance(m.unit, n))
 		}
 	}
-	delete(l.units, m.unit)
+	l.setUnit(m.unit, nil)
 	if !w.lazy() { // of `run --rm` there are too many, and their images are wanted again
 		l.tidying.ask(whyRemoved, 0)
 	}

@@ -93,6 +93,7 @@ func (m hooking) handle(l *loop) {
 		if w == nil || w.kind != string(plan.Start) {
 			continue
 		}
+		l.touch(r.Unit.Name)
 		if w.kind = plan.Abortable; r.phase == plan.Stopping {
 			w.cancel()
 		}

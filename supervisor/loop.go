@@ -36,8 +36,9 @@ type loop struct {
 	ending     bool
 	descent    *descent // a shutdown of the host that is under way
 
-	plan   plan.Plan
-	again  bool // an action was done on the spot: there may be a next one
+	stale  stale
+	plan   plan.Plan // the last one
+	again  bool      // an action was done on the spot: there may be a next one
 	serial uint64
 	// auto are the units that are removed when they have ended.
 	auto map[string]bool
@@ -59,6 +60,7 @@ type loop struct {
 
 // work is an action under way.
 type work struct {
+	unit   string
 	kind   string // as plan.Input.InFlight wants it
 	cancel context.CancelFunc
 	haste  *haste // of a stop
@@ -107,9 +109,7 @@ func (l *loop) end() {
 		limit = max(limit, stopLimit(&r.Revision.Definition)+shutdownLimit)
 	}
 	l.lapse = time.Now().Add(limit)
-	for _, w := range l.units {
-		w.dirty = true
-	}
+	l.touchAll()
 }
 
 // live tells whether there is a run to stop or remove, or an action under way.
@@ -132,17 +132,7 @@ func (l *loop) drain() {
 func (l *loop) step() {
 	err := l.commit()
 	l.restartDue(time.Now())
-	for l.again = true; l.again; {
-		l.again = false
-		l.plan = plan.Compute(l.input(time.Now()))
-		for _, a := range l.plan.Actions {
-			l.dispatch(a)
-		}
-		if l.ending {
-			l.tidy()
-		}
-	}
-	l.noteWaits()
+	l.carryOut(time.Now())
 	l.descend(time.Now())
 	if !l.lazy.Empty() {
 		l.store.Later(&l.lazy)
@@ -185,58 +175,40 @@ func (l *loop) tidy() {
 
 // arm sets the one timer: the plan's next moment, or that of a lapse.
 func (l *loop) arm(t *time.Timer) {
-	wake := l.plan.Wake
-	for _, r := range l.runs {
-		if !r.wake.IsZero() && (wake.IsZero() || r.wake.Before(wake)) {
-			wake = r.wake
-		}
-	}
-	for _, t := range []time.Time{l.lapse, l.wakeDescent()} {
-		if wake.IsZero() || !t.IsZero() && t.Before(wake) {
+	wake := l.stale.full.Add(fullEvery)
+	sooner := func(t time.Time) {
+		if !t.IsZero() && t.Before(wake) {
 			wake = t
 		}
 	}
-	wait := time.Hour
-	if !wake.IsZero() {
-		wait = max(time.Until(wake), 0)
+	for _, r := range l.stale.wakes {
+		sooner(r.wake)
 	}
-	t.Reset(wait)
-}
-
-// input is what the plan depends on.
-func (l *loop) input(now time.Time) plan.Input {
-	in := plan.Input{InFlight: make(map[string]string, len(l.work)), Memory: make(map[string]plan.Attempts, len(l.attempts)), Now: now}
+	for _, t := range l.stale.waits {
+		sooner(t)
+	}
+	sooner(l.lapse)
 	if l.descent != nil {
-		in.Shutdown = &plan.Shutdown{Until: l.descent.until}
+		sooner(l.plan.Wake)
+		sooner(l.wakeDescent())
 	}
-	for _, w := range l.units {
-		d := w.desired()
-		if l.ending && d.Intent == plan.Running {
-			d.Intent = plan.Stopped
-		}
-		in.Desired = append(in.Desired, d)
-	}
-	for _, r := range l.runs {
-		in.Observed = append(in.Observed, r.observed())
-	}
-	for key, w := range l.work {
-		in.InFlight[key] = w.kind
-	}
-	for instance, a := range l.attempts {
-		in.Memory[instance] = a.Attempts
-	}
-	return in
+	t.Reset(max(time.Until(wake), 0))
 }
 
-// noteWaits hands each unit its part of the plan's waits, and tells of new
-// back-offs.
-func (l *loop) noteWaits() {
-	waits := map[string][]plan.Waiting{}
-	for _, w := range l.plan.Waiting {
-		waits[w.Unit] = append(waits[w.Unit], w)
-	}
-	for name, w := range l.units {
-		now := waits[name]
+// noteWaits hands each unit that was planned its part of the plan's waits, and
+// tells of new back-offs.
+func (l *loop) noteWaits(waits map[string][]plan.Waiting) {
+	for name, now := range waits {
+		w := l.units[name]
+		if w == nil {
+			delete(l.stale.waits, name)
+			continue
+		}
+		if until := earliest(now); until.IsZero() {
+			delete(l.stale.waits, name)
+		} else {
+			l.stale.waits[name] = until
+		}
 		if sameWaits(w.waits, now) {
 			continue
 		}
@@ -246,8 +218,19 @@ func (l *loop) noteWaits() {
 					Fields: map[string]any{"until": n.Until}})
 			}
 		}
-		w.waits, w.dirty = now, true
+		w.waits = now
+		l.stale.shown[name] = true
 	}
+}
+
+// earliest is when the first of the waits is over; zero: none is by itself.
+func earliest(waits []plan.Waiting) (first time.Time) {
+	for _, w := range waits {
+		if !w.Until.IsZero() && (first.IsZero() || w.Until.Before(first)) {
+			first = w.Until
+		}
+	}
+	return first
 }
 
 func sameWaits(a, b []plan.Waiting) bool {
@@ -271,13 +254,6 @@ func containsWait(list []plan.Waiting, w plan.Waiting) bool {
 	return false
 }
 
-// touch marks a unit as changed for the snapshot.
-func (l *loop) touch(unit string) {
-	if w := l.units[unit]; w != nil {
-		w.dirty = true
-	}
-}
-
 // saveUnit writes a unit's record, and with it the given revisions.
 func (l *loop) saveUnit(w *wanted, revs ...state.Revision) {
 	b := &l.durable
@@ -288,7 +264,7 @@ func (l *loop) saveUnit(w *wanted, revs ...state.Revision) {
 	for _, r := range revs {
 		b.PutRevision(r)
 	}
-	w.dirty = true
+	l.touch(w.rec.Name)
 }
 
 // change replaces a unit by a changed copy, which is taken back if it cannot be
@@ -297,9 +273,9 @@ func (l *loop) change(name string, f func(w *wanted)) *wanted {
 	old := l.units[name]
 	w := old.clone()
 	f(w)
-	l.units[name] = w
+	l.setUnit(name, w)
 	l.saveUnit(w)
-	l.undo = append(l.undo, func() { l.units[name] = old; old.dirty = true })
+	l.undo = append(l.undo, func() { l.setUnit(name, old) })
 	return w
 }
 
@@ -311,10 +287,7 @@ func (l *loop) reset(w *wanted) {
 			l.setAttempts(instance, a)
 		}
 	}
-	for _, r := range l.runs {
-		if r.Unit.Name != w.rec.Name {
-			continue
-		}
+	for _, r := range l.stale.runs[w.rec.Name] {
 		for _, m := range r.members {
 			m.attempts = m.attempts.Reset()
 		}

@@ -149,7 +149,7 @@ func (l *loop) count(r *run) {
 	if w == nil {
 		return
 	}
-	w.dirty = true
+	l.touch(r.Unit.Name)
 	a := l.attempts[r.Instance]
 	if a.Run == r.Run {
 		return // by an earlier daemon

@@ -117,6 +117,9 @@ type hooks struct {
 	// fault is asked before each step of a start and of a clean-up; true
 	// means that the daemon dies there.
 	fault func(at string) bool
+	// planned hears after each step which units it has planned, and which a plan of
+	// everything would treat otherwise than it did.
+	planned func(units map[string]bool, overlooked []string)
 	// rescan replaces the pause before a folder is read again.
 	rescan time.Duration
 }

@@ -154,12 +154,6 @@ func (m stayUp) handle(l *loop) {
 	l.replies = append(l.replies, func(err error) { m.reply <- err })
 }
 
-func (l *loop) touchAll() {
-	for _, w := range l.units {
-		w.dirty = true
-	}
-}
-
 // descend notes what a shutdown has come to, and answers who waits for it.
 func (l *loop) descend(now time.Time) {
 	d := l.descent

@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"context"
+	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -70,8 +71,12 @@ type containerView struct {
 
 func newSnapshot() *snapshot { return &snapshot{changed: make(chan struct{})} }
 
+func (s *snapshot) at(name string) (int, bool) {
+	return slices.BinarySearchFunc(s.entries, name, func(e *entry, n string) int { return strings.Compare(e.unit.Name, n) })
+}
+
 func (s *snapshot) find(name string) *entry {
-	i, ok := slices.BinarySearchFunc(s.entries, name, func(e *entry, n string) int { return strings.Compare(e.unit.Name, n) })
+	i, ok := s.at(name)
 	if !ok {
 		return nil
 	}
@@ -81,55 +86,34 @@ func (s *snapshot) find(name string) *entry {
 // publish makes the next snapshot. Only units that changed are built anew.
 func (l *loop) publish(now time.Time) {
 	old := l.snap.Load()
-	var dirty []*wanted
-	for _, w := range l.units {
-		if w.dirty {
-			dirty = append(dirty, w)
-		}
-	}
-	if len(dirty) == 0 && len(old.entries) == len(l.units) && slices.Equal(old.warnings, l.warnings) {
-		// As many as before and none changed: one cannot have taken another's
-		// place, for a new one is dirty.
+	if len(l.stale.shown) == 0 && slices.Equal(old.warnings, l.warnings) {
 		return
 	}
 	next := newSnapshot()
 	next.warnings, next.down = l.warnings, l.descent != nil
-	fresh := make(map[string]*entry, len(dirty))
-	runs := l.runsOf(dirty)
-	for _, w := range dirty {
-		fresh[w.rec.Name] = l.entry(w, runs[w.rec.Name], now)
-		w.dirty = false
-	}
-	next.entries = make([]*entry, 0, len(l.units))
-	for _, e := range old.entries {
-		w := l.units[e.unit.Name]
-		if w != nil && w.serial == e.serial && fresh[e.unit.Name] == nil {
-			next.entries = append(next.entries, e)
+	next.entries = make([]*entry, len(old.entries), len(old.entries)+1)
+	copy(next.entries, old.entries)
+	for name := range l.stale.shown {
+		at, known := next.at(name)
+		w := l.units[name]
+		switch {
+		case w == nil && known:
+			next.entries = slices.Delete(next.entries, at, at+1)
+		case w == nil:
+		case known:
+			next.entries[at] = l.entry(w, now)
+		default:
+			next.entries = slices.Insert(next.entries, at, l.entry(w, now))
 		}
 	}
-	for _, e := range fresh {
-		next.entries = append(next.entries, e)
-	}
-	slices.SortFunc(next.entries, func(a, b *entry) int { return strings.Compare(a.unit.Name, b.unit.Name) })
+	clear(l.stale.shown)
 	l.snap.Store(next)
 	close(old.changed)
 }
 
-func (l *loop) runsOf(units []*wanted) map[string][]*run {
-	byUnit := make(map[string][]*run, len(units))
-	for _, w := range units {
-		byUnit[w.rec.Name] = nil
-	}
-	for _, r := range l.runs {
-		if list, ok := byUnit[r.Unit.Name]; ok {
-			byUnit[r.Unit.Name] = append(list, r)
-		}
-	}
-	return byUnit
-}
-
 // entry builds one unit.
-func (l *loop) entry(w *wanted, runs []*run, now time.Time) *entry {
+func (l *loop) entry(w *wanted, now time.Time) *entry {
+	runs := slices.Collect(maps.Values(l.stale.runs[w.rec.Name]))
 	d, rev, def := w.desired(), w.revision(), w.def()
 	if (l.ending || l.descent != nil) && d.Intent == plan.Running {
 		d.Intent = plan.Stopped

@@ -27,7 +27,6 @@ type wanted struct {
 	word  string // the state shown last
 	since time.Time
 	waits []plan.Waiting
-	dirty bool // the snapshot shows something older
 }
 
 // revision is the current one.

@@ -26,9 +26,19 @@ func world(t *testing.T, f func(t *testing.T, w *supervisortest.World, o Options
 	o := Options{Root: t.TempDir(), RunDir: t.TempDir()}
 	synctest.Test(t, func(t *testing.T) {
 		w := supervisortest.New()
-		o.hooks = hooks{containers: w.Runtime, networks: w.Network, images: w.Images}
+		o.hooks = hooks{containers: w.Runtime, networks: w.Network, images: w.Images, planned: planned(t)}
 		f(t, w, o)
 	})
+}
+
+// planned holds the loop to its word that whatever it does not plan anew is as a plan of
+// everything wants it.
+func planned(t *testing.T) func(map[string]bool, []string) {
+	return func(_ map[string]bool, overlooked []string) {
+		if len(overlooked) > 0 {
+			t.Errorf("not planned although it has changed: %s", overlooked)
+		}
+	}
 }
 
 func begin(t *testing.T, o Options) *daemon {
