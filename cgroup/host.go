@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -46,7 +47,7 @@ func findHost() (*host, error) {
 func legacyHost(mounts []*mountinfo.Info) (*host, error) {
 	h := &host{mode: Legacy, v1: map[string]string{}}
 	for _, m := range mounts {
-		if m.Root != "/" {
+		if !isWhole(m.Root) {
 			continue
 		}
 		if m.FSType == "cgroup2" {
@@ -65,6 +66,12 @@ func legacyHost(mounts []*mountinfo.Info) (*host, error) {
 		return nil, errors.New("control groups: no controller is mounted")
 	}
 	return h, nil
+}
+
+// isWhole tells whether a mount with that root in mountinfo shows its hierarchy, or more than our control group namespace has of it: then
+// the root stands above the namespace's own, as "/../.." (cgroup_namespaces(7)). Any other is a bind mount of one group.
+func isWhole(root string) bool {
+	return strings.Trim(root, "/.") == "" && path.Clean(root) == "/"
 }
 
 // v1Controllers in the order in which a group's processes are looked for: the

@@ -18,13 +18,15 @@ func TestLegacyHost(t *testing.T) {
 		{FSType: "cgroup", Root: "/docker/x", Mountpoint: "/var/lib/x/memory", VFSOptions: "rw,memory"},
 		{FSType: "cgroup", Root: "/", Mountpoint: "/cg/memory", VFSOptions: "rw,memory"},
 		{FSType: "cgroup", Root: "/", Mountpoint: "/elsewhere/memory", VFSOptions: "rw,memory"},
+		{FSType: "cgroup", Root: "/../x", Mountpoint: "/var/lib/x/pids", VFSOptions: "rw,pids"},
+		{FSType: "cgroup", Root: "/../..", Mountpoint: "/cg/pids", VFSOptions: "rw,pids"}, // from within a namespace
 		{FSType: "cgroup", Root: "/", Mountpoint: "/cg/systemd", VFSOptions: "rw,xattr,name=systemd"},
 		{FSType: "cgroup2", Root: "/", Mountpoint: "/cg/unified", VFSOptions: "rw"},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []string{"/cg/memory", "/cg/cpu,cpuacct", "/cg/unified", "/cg/systemd"}
+	want := []string{"/cg/pids", "/cg/memory", "/cg/cpu,cpuacct", "/cg/unified", "/cg/systemd"}
 	if got := h.roots(); !slices.Equal(got, want) {
 		t.Errorf("got %v", got)
 	}
