@@ -16,7 +16,7 @@ import (
 
 // reapEvery is how long a process that has ended may stay unreaped before it counts as nobody's: our own children are
 // waited for as soon as they end.
-const reapEvery = 10 * time.Second
+const reapEvery = 5 * time.Second
 
 // reapOrphans reaps what nobody else does, where we are process 1 as in a container without an init: all orphans of
 // the container are ours, such as what a keeper that was killed has left.
@@ -34,14 +34,15 @@ func reapOrphans(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-ended:
-			if again == nil {
-				again = time.After(reapEvery)
+			if again != nil {
+				continue
 			}
+			seen = nil
 		case <-again:
 			again = nil
-			if seen = sweepEnded(seen); len(seen) > 0 {
-				again = time.After(reapEvery)
-			}
+		}
+		if seen = sweepEnded(seen); len(seen) > 0 {
+			again = time.After(reapEvery)
 		}
 	}
 }
