@@ -27,6 +27,9 @@ case $VM_BOOT in
 	registry
 	mkdir -p /etc/wherry/units
 	echo 'shutdown: {budget: 25s}' >/etc/wherry/wherry.yaml
+	# A budget that is longer than systemd's limit for the stop: more time is asked for.
+	mkdir -p /etc/systemd/system/wherry-shutdown.service.d
+	printf '[Service]\nTimeoutStopSec=6s\n' >/etc/systemd/system/wherry-shutdown.service.d/test.conf
 	unit a 'ports: ["8080:80"]'
 	unit b 'depends_on: [a]'
 	unit c "depends_on: [b]
