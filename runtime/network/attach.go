@@ -55,7 +55,7 @@ func (m *Manager) attach(ctx context.Context, ns *os.File, e Endpoint) (l Lease,
 		return l, false, err
 	}
 	if l, err = m.lease(e); err != nil {
-		m.reserved.keep(socketsOf(m.published()))
+		m.reserved.keep(socketsOf(m.publishing()))
 		return l, false, err
 	}
 	return l, true, m.connect(ctx, bridge, ns, l)
@@ -63,11 +63,11 @@ func (m *Manager) attach(ctx context.Context, ns *os.File, e Endpoint) (l Lease,
 
 // lease takes an address and the ports and writes them down.
 func (m *Manager) lease(e Endpoint) (Lease, error) {
-	l, err := newLease(m.options.Bridge, m.subnet, e, m.store.list())
+	l, err := newLease(m.options.Bridge, m.subnet, e, m.store.used)
 	if err != nil {
 		return Lease{}, err
 	}
-	l.Ports, err = claimPorts(e, m.published(), func(s socket) error { return m.reserved.take(m.host, s) })
+	l.Ports, err = claimPorts(e, m.publishing(), func(s socket) error { return m.reserved.take(m.host, s) })
 	if err != nil {
 		return Lease{}, err
 	}
@@ -88,6 +88,9 @@ func (m *Manager) connect(ctx context.Context, bridge netlink.Link, ns *os.File,
 	}
 	if err := ctx.Err(); err != nil {
 		return err
+	}
+	if len(l.Ports) == 0 {
+		return nil // the table is without it what it was a moment ago
 	}
 	if err := m.syncTable(); err != nil {
 		return err

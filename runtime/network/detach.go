@@ -49,6 +49,9 @@ func (m *Manager) withdraw(run string) (*Lease, error) {
 		return nil, err
 	}
 	m.leaving[run] = true
+	if len(l.Ports) == 0 {
+		return &l, nil
+	}
 	return &l, m.unpublish()
 }
 
@@ -62,13 +65,20 @@ func (m *Manager) forget(l Lease) error {
 		return err
 	}
 	delete(m.leaving, l.Run)
-	m.reserved.keep(socketsOf(m.published()))
+	if len(l.Ports) > 0 {
+		m.reserved.keep(socketsOf(m.publishing()))
+	}
 	return nil
 }
 
-// published are the leases without those that are on their way out.
-func (m *Manager) published() []Lease {
-	return slices.DeleteFunc(m.store.list(), func(l Lease) bool { return m.leaving[l.Run] })
+// attached are the leases without those that are on their way out.
+func (m *Manager) attached() []Lease { return m.staying(m.store.leases) }
+
+// publishing are those of them that have ports: the table is made of them.
+func (m *Manager) publishing() []Lease { return m.staying(m.store.publishing) }
+
+func (m *Manager) staying(leases map[string]Lease) []Lease {
+	return slices.DeleteFunc(ordered(leases), func(l Lease) bool { return m.leaving[l.Run] })
 }
 
 // removeDeviceApart has a socket of its own, so that nobody waits behind it.

@@ -121,7 +121,11 @@ func (m *Manager) ensureBridge() (netlink.Link, error) {
 		if l, err = m.addBridge(); err != nil {
 			return nil, fmt.Errorf("bridge %s: %w", name, err)
 		}
-		if err := m.plugIn(l); err != nil {
+		devices, err := m.devices()
+		if err == nil {
+			err = m.plugIn(l, devices)
+		}
+		if err != nil {
 			return nil, fmt.Errorf("bridge %s: %w", name, err)
 		}
 	}
@@ -184,15 +188,29 @@ func (m *Manager) addBridge() (netlink.Link, error) {
 	return m.host.link.LinkByName(attrs.Name)
 }
 
+// devices are the host's by name, in one answer of the kernel's however many there are.
+func (m *Manager) devices() (map[string]netlink.Link, error) {
+	links, err := dump(m.host.link.LinkList)
+	if err != nil {
+		return nil, fmt.Errorf("list devices: %w", err)
+	}
+	byName := make(map[string]netlink.Link, len(links))
+	for _, l := range links {
+		byName[l.Attrs().Name] = l
+	}
+	return byName, nil
+}
+
 // plugIn makes the devices of all leases ports of the bridge: if somebody
 // deleted the old one they are still there, and their containers without a network.
-func (m *Manager) plugIn(bridge netlink.Link) error {
+func (m *Manager) plugIn(bridge netlink.Link, devices map[string]netlink.Link) error {
 	for _, l := range m.store.list() {
-		d, err := m.host.byName(l.Device)
-		if err == nil && d != nil && d.Attrs().MasterIndex != bridge.Attrs().Index {
-			err = m.host.addPort(bridge, d)
+		d := devices[l.Device]
+		if d == nil || d.Attrs().MasterIndex == bridge.Attrs().Index {
+			continue
 		}
-		if err != nil {
+		// It may have gone meanwhile, with its namespace.
+		if err := m.host.addPort(bridge, d); err != nil && !errors.Is(err, unix.ENODEV) {
 			return err
 		}
 	}

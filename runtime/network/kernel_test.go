@@ -356,7 +356,7 @@ func TestCrashInTheMiddle(t *testing.T) {
 	w := newWorld(t)
 	m := w.open(Options{})
 	w.attach(m, "web.1-aaaa")
-	lease, err := newLease(DefaultBridge, m.Subnet(), Endpoint{Run: "web.2-bbbb"}, m.Leases())
+	lease, err := newLease(DefaultBridge, m.Subnet(), Endpoint{Run: "web.2-bbbb"}, usedBy(m.Leases()...))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,6 +7,7 @@ import (
 	"hash/fnv"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -18,8 +19,10 @@ import (
 // leaseStore keeps one small file per run. The folder is on tmpfs: a reboot
 // ends the runs and their leases together, so nothing is synced.
 type leaseStore struct {
-	dir    string
-	leases map[string]Lease
+	dir        string
+	leases     map[string]Lease
+	publishing map[string]Lease   // those with ports
+	used       map[netip.Addr]int // leases by address
 }
 
 const (
@@ -31,7 +34,8 @@ const (
 // daemon that refuses to start: it is reported and removed, and Repair removes
 // the device it stood for.
 func openLeases(dir string, log *slog.Logger) (*leaseStore, error) {
-	s := &leaseStore{dir: dir, leases: map[string]Lease{}}
+	s := &leaseStore{dir: dir}
+	s.empty()
 	if err := os.MkdirAll(s.folder(), 0o700); err != nil {
 		return nil, err
 	}
@@ -47,9 +51,34 @@ func openLeases(dir string, log *slog.Logger) (*leaseStore, error) {
 			os.Remove(path)
 			continue
 		}
-		s.leases[l.Run] = l
+		s.note(l)
 	}
 	return s, nil
+}
+
+func (s *leaseStore) empty() {
+	s.leases, s.publishing, s.used = map[string]Lease{}, map[string]Lease{}, map[netip.Addr]int{}
+}
+
+func (s *leaseStore) note(l Lease) {
+	s.forget(l.Run)
+	s.leases[l.Run] = l
+	s.used[l.Address.Addr()]++
+	if len(l.Ports) > 0 {
+		s.publishing[l.Run] = l
+	}
+}
+
+func (s *leaseStore) forget(run string) {
+	l, ok := s.leases[run]
+	if !ok {
+		return
+	}
+	delete(s.leases, run)
+	delete(s.publishing, run)
+	if s.used[l.Address.Addr()]--; s.used[l.Address.Addr()] == 0 {
+		delete(s.used, l.Address.Addr())
+	}
 }
 
 func (s *leaseStore) folder() string         { return filepath.Join(s.dir, "leases") }
@@ -84,7 +113,7 @@ func (s *leaseStore) put(l Lease) error {
 	if err := writeFile(s.path(l.Run), data); err != nil {
 		return err
 	}
-	s.leases[l.Run] = l
+	s.note(l)
 	return nil
 }
 
@@ -92,18 +121,15 @@ func (s *leaseStore) remove(run string) error {
 	if err := os.Remove(s.path(run)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	delete(s.leases, run)
+	s.forget(run)
 	return nil
 }
 
 // list returns the leases ordered by run.
-func (s *leaseStore) list() []Lease {
-	out := make([]Lease, 0, len(s.leases))
-	for _, l := range s.leases {
-		out = append(out, l)
-	}
-	slices.SortFunc(out, func(a, b Lease) int { return strings.Compare(a.Run, b.Run) })
-	return out
+func (s *leaseStore) list() []Lease { return ordered(s.leases) }
+
+func ordered(leases map[string]Lease) []Lease {
+	return slices.SortedFunc(maps.Values(leases), func(a, b Lease) int { return strings.Compare(a.Run, b.Run) })
 }
 
 // subnet returns what was chosen before, or the zero prefix.
@@ -124,7 +150,7 @@ func (s *leaseStore) setSubnet(p netip.Prefix) error {
 
 // destroy removes everything the store wrote.
 func (s *leaseStore) destroy() error {
-	s.leases = map[string]Lease{}
+	s.empty()
 	return errors.Join(os.RemoveAll(s.folder()), removeIfThere(filepath.Join(s.dir, subnetFile)))
 }
 
@@ -154,18 +180,14 @@ func writeFile(path string, data []byte) error {
 // newLease finds an address for the run. The first try is a hash of the
 // instance, so that a slot usually keeps its address over restarts; then the
 // next free one.
-func newLease(bridge string, subnet netip.Prefix, e Endpoint, leases []Lease) (Lease, error) {
-	used := map[netip.Addr]bool{}
-	for _, l := range leases {
-		used[l.Address.Addr()] = true
-	}
+func newLease(bridge string, subnet netip.Prefix, e Endpoint, used map[netip.Addr]int) (Lease, error) {
 	size := uint32(1) << (32 - subnet.Bits())
 	room := size - 3 // without the network, the gateway and the broadcast address
 	first := uint32(hashOf(instanceOf(e.Run)) % uint64(room))
 	for i := range room {
 		n := 2 + (first+i)%room
 		addr := nth(subnet, n)
-		if used[addr] {
+		if used[addr] > 0 {
 			continue
 		}
 		return Lease{

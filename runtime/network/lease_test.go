@@ -10,12 +10,20 @@ import (
 	"testing"
 )
 
+func usedBy(leases ...Lease) map[netip.Addr]int {
+	used := map[netip.Addr]int{}
+	for _, l := range leases {
+		used[l.Address.Addr()]++
+	}
+	return used
+}
+
 func TestNewLease(t *testing.T) {
 	subnet := netip.MustParsePrefix("10.88.7.0/29")
 	var leases []Lease
 	devices := map[string]bool{}
 	for i := range 5 { // 8 addresses without network, gateway and broadcast
-		l, err := newLease("wherry0", subnet, Endpoint{Run: fmt.Sprintf("web.%d-aaaa", i)}, leases)
+		l, err := newLease("wherry0", subnet, Endpoint{Run: fmt.Sprintf("web.%d-aaaa", i)}, usedBy(leases...))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -35,7 +43,7 @@ func TestNewLease(t *testing.T) {
 	if len(devices) != 5 {
 		t.Errorf("device names collide: %v", devices)
 	}
-	if _, err := newLease("wherry0", subnet, Endpoint{Run: "one.too-many"}, leases); !errors.Is(err, ErrNoAddress) {
+	if _, err := newLease("wherry0", subnet, Endpoint{Run: "one.too-many"}, usedBy(leases...)); !errors.Is(err, ErrNoAddress) {
 		t.Errorf("full subnet: %v", err)
 	}
 }
@@ -50,7 +58,7 @@ func TestAddressIsStable(t *testing.T) {
 		t.Errorf("addresses %s, %s, %s", a.Address, b.Address, c.Address)
 	}
 	// Both runs of a slot exist during an update.
-	if d, _ := newLease("wherry0", subnet, Endpoint{Run: "web.1-bbbb"}, []Lease{a}); d.Address == a.Address {
+	if d, _ := newLease("wherry0", subnet, Endpoint{Run: "web.1-bbbb"}, usedBy(a)); d.Address == a.Address {
 		t.Errorf("%s given twice", d.Address)
 	}
 }
@@ -161,4 +169,33 @@ func TestOpenRefuses(t *testing.T) {
 func indexIn(s netip.Prefix, a netip.Addr) uint32 {
 	base, addr := s.Addr().As4(), a.As4()
 	return be32(addr[:]) - be32(base[:])
+}
+
+// BenchmarkLeaseBeside is what an attachment without ports costs us beside others, without
+// the kernel's part: it is to be the same beside any number.
+func BenchmarkLeaseBeside(b *testing.B) {
+	for _, n := range []int{0, 50, 500} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			store, err := openLeases(b.TempDir(), slog.New(slog.DiscardHandler))
+			if err != nil {
+				b.Fatal(err)
+			}
+			m := &Manager{store: store, subnet: netip.MustParsePrefix("10.88.0.0/16"), leaving: map[string]bool{}, reserved: reservations{}}
+			for i := range n {
+				if _, err := m.lease(Endpoint{Run: fmt.Sprintf("idle%d.1-aaaa", i)}); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				l, err := m.lease(Endpoint{Run: "once.1-aaaa"})
+				if err == nil {
+					err = m.forget(l)
+				}
+				if err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
 }

@@ -39,7 +39,7 @@ func (m *Manager) ready() (netlink.Link, error) {
 }
 
 // unchanged tells whether the table is as the last call left it. Whatever
-// changes the leases writes the table, or forgets what it saw.
+// changes what is published, or the subnet, writes the table or forgets what it saw.
 func (m *Manager) unchanged() bool {
 	gen, err := m.host.tables.generation()
 	return err == nil && m.seen.table != nil && m.seen.tableAt == gen
@@ -67,6 +67,7 @@ func (m *Manager) chooseSubnet() error {
 		return fmt.Errorf("subnet %s: %w", chosen, err)
 	}
 	m.subnet = chosen
+	m.seen.table = nil // it was of another one
 	return nil
 }
 
@@ -87,7 +88,7 @@ func (m *Manager) sync(create bool) error {
 }
 
 func (m *Manager) trySync(create bool) error {
-	want := buildRuleset(m.options.Bridge, m.subnet, m.published())
+	want := buildRuleset(m.options.Bridge, m.subnet, m.publishing())
 	gen, err := m.host.tables.generation()
 	if err != nil {
 		return err

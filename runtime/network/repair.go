@@ -26,7 +26,7 @@ func (m *Manager) Repair(ctx context.Context, live []string) error {
 		return errors.Join(append(errs, err)...)
 	}
 	errs = append(errs, m.removeStrays(m.store.list()))
-	if leases := m.published(); len(leases) > 0 {
+	if leases := m.attached(); len(leases) > 0 {
 		errs = append(errs, m.heal(leases))
 	}
 	return errors.Join(errs...)
@@ -55,7 +55,7 @@ func (m *Manager) Heal(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	leases := m.published()
+	leases := m.attached()
 	if len(leases) == 0 {
 		return nil
 	}
@@ -70,14 +70,14 @@ func (m *Manager) heal(leases []Lease) error {
 	if err != nil {
 		return err
 	}
-	errs := []error{m.plugIn(bridge)}
+	devices, err := m.devices()
+	if err != nil {
+		return err
+	}
+	errs := []error{m.plugIn(bridge, devices)}
 	for _, l := range leases {
-		d, err := m.host.byName(l.Device)
-		if err == nil && d == nil {
-			err = ErrDeviceGone
-		}
-		if err != nil {
-			errs = append(errs, &RunError{l.Run, l.Device, err})
+		if devices[l.Device] == nil {
+			errs = append(errs, &RunError{l.Run, l.Device, ErrDeviceGone})
 		}
 	}
 	errs = append(errs, m.checkForeign())
