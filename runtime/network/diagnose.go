@@ -27,6 +27,10 @@ type Diagnosis struct {
 	// Dropped are chains of others that drop what containers send or receive.
 	Dropped []Obstacle
 
+	// Refused are chains of others that let everything pass by their policy, but whose last rule drops or rejects all that no rule
+	// before is seen to accept. What a jump leads to is not followed, so this is a suspicion.
+	Refused []Obstacle
+
 	// Firewalld: its table is there. Zoned: it knows the bridge.
 	Firewalld, Zoned bool
 }
@@ -72,6 +76,14 @@ func Diagnose(o Options) (Diagnosis, error) {
 	for _, c := range chains {
 		if !c.lets() {
 			d.Dropped = append(d.Dropped, c.obstacle(o.Bridge))
+		}
+	}
+	if chains, _, err = readStable(h.tables, func() ([]foreignChain, error) { return h.tables.refusingChains(o.Bridge) }); err != nil {
+		return d, err
+	}
+	for _, c := range chains {
+		if !c.lets() {
+			d.Refused = append(d.Refused, c.obstacle(o.Bridge))
 		}
 	}
 	d.Firewalld, d.Zoned, err = h.tables.firewalld(o.Bridge)

@@ -123,5 +123,7 @@
 // In netfilter an accept ends one table's say and a drop ends the packet. So
 // Attach looks for base chains of others in the forward path whose policy is to drop (Docker's and
 // ufw's iptables, nftables, legacy iptables) and fails with ErrForeignDrop unless one of
-// their rules accepts the bridge (foreignChain.lets says how that is read). A last rule that rejects, as firewalld's, is not seen yet.
+// their rules accepts the bridge (foreignChain.lets says how that is read). A last rule that drops or rejects all
+// stops nothing, as jumps before it may well let us pass; Diagnose reports it. The input path is nobody's worry: what is published has another
+// destination before it is decided where a packet goes, so a closed INPUT keeps no port from anybody.
 package network

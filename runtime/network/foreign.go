@@ -97,13 +97,37 @@ func (m *Manager) checkForeign() error {
 // foreignChains reads the tables that have a dropping base chain in the
 // forward path, iptables' own among them where it is built on nftables.
 func (t *tables) foreignChains(bridge string) ([]foreignChain, error) {
+	return t.chainsThat(bridge, func(c *nftables.Chain) (bool, error) {
+		return c.Policy != nil && *c.Policy == nftables.ChainPolicyDrop, nil
+	})
+}
+
+// refusingChains are those of the forward path that drop or reject everything by their last rule, as people and many tools write it.
+// firewalld's, which decides by zones, is looked at on its own.
+func (t *tables) refusingChains(bridge string) ([]foreignChain, error) {
+	return t.chainsThat(bridge, func(c *nftables.Chain) (bool, error) {
+		if c.Table.Name == "firewalld" || c.Policy != nil && *c.Policy == nftables.ChainPolicyDrop {
+			return false, nil
+		}
+		rules, err := t.conn.GetRules(c.Table, c)
+		return len(rules) > 0 && refusesAll(rules[len(rules)-1].Exprs), err
+	})
+}
+
+// chainsThat reads the tables of others that have a base chain in the forward path which is of a kind.
+func (t *tables) chainsThat(bridge string, is func(*nftables.Chain) (bool, error)) ([]foreignChain, error) {
 	chains, err := t.conn.ListChains()
 	if err != nil {
 		return nil, fmt.Errorf("list chains: %w", err)
 	}
 	var out []foreignChain
 	for _, c := range chains {
-		if !dropsForwarded(c) || c.Table.Family == nftables.TableFamilyIPv4 && c.Table.Name == bridge {
+		if !inForwardPath(c) || c.Table.Family == nftables.TableFamilyIPv4 && c.Table.Name == bridge {
+			continue
+		}
+		if ok, err := is(c); err != nil {
+			return nil, fmt.Errorf("read table %s: %w", c.Table.Name, err)
+		} else if !ok {
 			continue
 		}
 		f := foreignChain{command: "iptables", family: familyName(c.Table.Family), table: c.Table.Name, name: c.Name}
@@ -129,9 +153,30 @@ func (t *tables) foreignChains(bridge string) ([]foreignChain, error) {
 	return out, nil
 }
 
-func dropsForwarded(c *nftables.Chain) bool {
+// refusesAll tells whether a rule drops or rejects whatever comes to it. It may count and log.
+func refusesAll(exprs []expr.Any) bool {
+	for _, e := range exprs {
+		switch e := e.(type) {
+		case *expr.Counter, *expr.Log:
+		case *expr.Match:
+			if e.Name != "comment" {
+				return false
+			}
+		case *expr.Reject:
+			return true
+		case *expr.Target:
+			return e.Name == "REJECT"
+		case *expr.Verdict:
+			return e.Kind == expr.VerdictDrop
+		default:
+			return false
+		}
+	}
+	return false
+}
+
+func inForwardPath(c *nftables.Chain) bool {
 	return c.Table != nil && c.Hooknum != nil && *c.Hooknum == *nftables.ChainHookForward &&
-		c.Policy != nil && *c.Policy == nftables.ChainPolicyDrop &&
 		(c.Table.Family == nftables.TableFamilyIPv4 || c.Table.Family == nftables.TableFamilyINet)
 }
 

@@ -82,6 +82,48 @@ func TestForeignDrop(t *testing.T) {
 	}
 }
 
+// A chain whose last rule refuses everything is found by a diagnosis alone, and its remedy cures it; one that lets the bridge pass is
+// not. A closed input path keeps no published port from anybody.
+func TestRefusing(t *testing.T) {
+	w := newWorld(t)
+	needs(t, "nft")
+	m := w.open(Options{})
+	c := w.attach(m, "web.1-aaaa", tcp(8080, 80, "web"))
+	serve(t, c.ns, ":80", "web")
+	refused := func() []Obstacle {
+		t.Helper()
+		d, err := Diagnose(Options{Bridge: DefaultBridge, Dir: m.options.Dir, host: w.host})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(d.Dropped) > 0 {
+			t.Errorf("dropped: %v", d.Dropped)
+		}
+		return d.Refused
+	}
+	w.inHost(t, `nft 'table inet shut { chain in { type filter hook input priority 0; policy drop; ct state established accept
+		}; }'`)
+	wantCall(t, w.wire, hostAddr+":8080", "web "+wireAddr)
+	if got := refused(); len(got) > 0 {
+		t.Errorf("a closed input path: %v", got)
+	}
+	w.inHost(t, `nft 'table inet fw { chain pass { type filter hook forward priority 0; ct state established accept
+		counter reject with icmpx admin-prohibited
+		}; }'`)
+	if got, err := call(w.wire, hostAddr+":8080", briefly); err == nil {
+		t.Errorf("through a chain that rejects: %q", got)
+	}
+	got := refused()
+	if len(got) != 1 || got[0].Chain != "table inet fw, chain pass" {
+		t.Fatalf("a last rule that rejects: %v", got)
+	}
+	w.inHost(t, got[0].Remedy)
+	wantCall(t, w.wire, hostAddr+":8080", "web "+wireAddr)
+	if got := refused(); len(got) > 0 {
+		t.Errorf("after the remedy: %v", got)
+	}
+}
+
 // What people save with nft they must be able to load again, and it must be our table still.
 func TestTableSurvivesSaveAndLoad(t *testing.T) {
 	w := newWorld(t)

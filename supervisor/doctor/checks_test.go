@@ -196,6 +196,7 @@ func TestDiseases(t *testing.T) {
 			api.Fail, "table ip filter, chain FORWARD: drops", "iptables -I FORWARD -j ACCEPT; apt install iptables-persistent"},
 		{"net.firewall", networks(network.Diagnosis{Dropped: []network.Obstacle{{Chain: "c", Remedy: "nft insert rule x"}}}, nil), api.Fail, "drops", "/etc/nftables.conf"},
 		{"net.firewall", networks(network.Diagnosis{Dropped: []network.Obstacle{{Chain: "c", Remedy: "ufw route allow in on wherry0"}}}, nil), api.Fail, "drops", "ufw route allow in on wherry0"},
+		{"net.firewall", networks(network.Diagnosis{Refused: []network.Obstacle{{Chain: "table inet fw, chain pass", Remedy: "nft insert rule inet fw pass iifname wherry0 accept"}}}, nil), api.Warn, "inet fw, chain pass: its last rule refuses", "nft insert rule inet fw pass iifname wherry0 accept"},
 		{"net.firewall", networks(network.Diagnosis{Firewalld: true}, nil), api.Warn, "in no zone", "firewall-cmd --permanent --zone=trusted --add-interface=wherry0"},
 		{"net.firewall", networks(network.Diagnosis{Firewalld: true, Zoned: true}, nil), api.OK, "has it in a zone", ""},
 		{"net.firewall", networks(network.Diagnosis{}, errTest), api.Warn, "it hurts", "nft list ruleset"},

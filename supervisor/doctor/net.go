@@ -44,6 +44,13 @@ func checkFirewall(_ context.Context, e *exam) finding {
 		return warning(fmt.Sprintf("firewalld has %s in no zone: it may reject what goes to and from containers", e.o.Bridge),
 			fmt.Sprintf("firewall-cmd --permanent --zone=trusted --add-interface=%s && firewall-cmd --reload", e.o.Bridge))
 	}
+	if len(d.Refused) > 0 {
+		var chains, remedies []string
+		for _, o := range d.Refused {
+			chains, remedies = append(chains, o.Chain), append(remedies, o.Remedy)
+		}
+		return warning(strings.Join(chains, " and ")+": its last rule refuses what no other lets pass: published ports may not be reached, and containers reach nothing", e.kept(strings.Join(remedies, " && ")))
+	}
 	text := "no other table drops what goes through " + e.o.Bridge
 	if d.Firewalld {
 		text += "; firewalld has it in a zone"
