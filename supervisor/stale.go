@@ -9,11 +9,11 @@ import (
 
 // fullEvery is how often all units are planned anew, whatever has been noted of them: what
 // an oversight of ours costs a unit is then this much at most.
-const fullEvery = time.Hour
+const fullEvery = time.Minute
 
 // stale is what has changed since the last plan and the last snapshot, so that an event
 // about one unit costs what one unit costs, however many there are. Whatever changes what a
-// unit's plan or entry depends on must touch it: TestStalePlan and all tests on a world
+// unit's plan or entry depends on must touch it: TestPlanOfFew and all tests on a world
 // compare what is planned with a plan of everything.
 type stale struct {
 	plan  map[string]bool // units by name, also such that are gone
