@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"runtime"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -47,5 +48,27 @@ func TestMemoryIsTrimmedOnceAfterABurst(t *testing.T) {
 func TestAllocatedIsKnown(t *testing.T) {
 	if allocated() == 0 {
 		t.Error("the runtime does not tell")
+	}
+}
+
+func TestCollectionsAreHeardOf(t *testing.T) {
+	heard := make(chan uint64, 16)
+	afterCollections(func() { heard <- alive() })
+	for range 3 { // each of them
+		runtime.GC()
+		if left := <-heard; left == 0 {
+			t.Error("nothing is alive")
+		}
+	}
+}
+
+func TestASmallHeapIsLeftToGrow(t *testing.T) {
+	for _, c := range []struct {
+		alive uint64
+		want  int
+	}{{0, 200}, {2 << 20, 200}, {4 << 20, 100}, {8 << 20, 50}, {1 << 30, 50}} {
+		if got := gcPercent(c.alive); got != c.want {
+			t.Errorf("%d alive: %d %%, want %d", c.alive, got, c.want)
+		}
 	}
 }
