@@ -1,6 +1,7 @@
 // Command sbom writes a bill of materials (CycloneDX 1.5, JSON) of programs
 // written in Go: exactly the modules that the linker put into them, with the
-// checksums of go.sum, plus C libraries that are linked statically.
+// checksums of go.sum and the licences that stand in them, plus C libraries that
+// are linked statically. A licence that is not recognised is an error.
 //
 //	go run ./scripts/package/sbom -version V -time SECONDS -c NAME=VERSION,... PROGRAM...
 package main
@@ -26,8 +27,10 @@ import (
 // The parts of the format that are used.
 type (
 	document struct {
+		Schema       string       `json:"$schema"`
 		Format       string       `json:"bomFormat"`
 		Spec         string       `json:"specVersion"`
+		Serial       string       `json:"serialNumber"`
 		Version      int          `json:"version"`
 		Metadata     metadata     `json:"metadata"`
 		Components   []component  `json:"components"`
@@ -44,6 +47,13 @@ type (
 		Version string `json:"version,omitempty"`
 		PURL    string `json:"purl,omitempty"`
 		Hashes  []hash `json:"hashes,omitempty"`
+
+		Licences []licence `json:"licenses,omitempty"`
+	}
+	licence struct {
+		Licence struct {
+			ID string `json:"id"` // SPDX's
+		} `json:"license"`
 	}
 	hash struct {
 		Alg     string `json:"alg"`
@@ -73,8 +83,8 @@ func main() {
 }
 
 func describe(version string, at time.Time, libraries string, programs []string) (document, error) {
-	top := component{Ref: "wherry", Type: "application", Name: "wherry", Version: version}
-	doc := document{Format: "CycloneDX", Spec: "1.5", Version: 1,
+	top := component{Ref: "wherry", Type: "application", Name: "wherry", Version: version, Licences: named("Apache-2.0")}
+	doc := document{Schema: "http://cyclonedx.org/schema/bom-1.5.schema.json", Format: "CycloneDX", Spec: "1.5", Version: 1,
 		Metadata: metadata{Timestamp: at.Format(time.RFC3339), Component: top}}
 	all := map[string]component{}
 	whole := dependency{Ref: top.Ref}
@@ -97,6 +107,7 @@ func describe(version string, at time.Time, libraries string, programs []string)
 		doc.Components = append(doc.Components, c)
 	}
 	slices.SortFunc(doc.Components, func(a, b component) int { return strings.Compare(a.Ref, b.Ref) })
+	doc.Serial = serial(doc)
 	return doc, nil
 }
 
@@ -111,24 +122,35 @@ func read(path, version, libraries string) (component, []component, error) {
 	if err != nil {
 		return component{}, nil, err
 	}
-	program := component{Ref: "program:" + name, Type: "application", Name: name, Version: version, Hashes: []hash{{"SHA-256", sum}}}
+	program := component{Ref: "program:" + name, Type: "application", Name: name, Version: version, Hashes: []hash{{"SHA-256", sum}}, Licences: named("Apache-2.0")}
 	parts := []component{{Ref: "golang:std@" + info.GoVersion, Type: "library", Name: "std", Version: info.GoVersion,
-		PURL: "pkg:golang/std@" + strings.TrimPrefix(info.GoVersion, "go")}}
+		PURL: "pkg:golang/std@" + strings.TrimPrefix(info.GoVersion, "go"), Licences: named("BSD-3-Clause")}}
 	for _, m := range info.Deps {
-		parts = append(parts, module(m))
+		part, err := module(m)
+		if err != nil {
+			return component{}, nil, err
+		}
+		parts = append(parts, part)
 	}
 	cgo := slices.ContainsFunc(info.Settings, func(s debug.BuildSetting) bool { return s.Key == "CGO_ENABLED" && s.Value == "1" })
 	if cgo && libraries != "" {
 		for l := range strings.SplitSeq(libraries, ",") {
 			lib, v, _ := strings.Cut(l, "=")
-			purl := "pkg:deb/debian/" + lib + "@" + v
-			parts = append(parts, component{Ref: purl, Type: "library", Name: lib, Version: v, PURL: purl})
+			id, known := libraryLicences[lib]
+			if !known {
+				return component{}, nil, fmt.Errorf("%s: its licence is not known here", lib)
+			}
+			purl := "pkg:deb/debian/" + lib + "@" + strings.NewReplacer("+", "%2B", ":", "%3A").Replace(v)
+			parts = append(parts, component{Ref: purl, Type: "library", Name: lib, Version: v, PURL: purl, Licences: named(id)})
 		}
 	}
 	return program, parts, nil
 }
 
-func module(m *debug.Module) component {
+// libraryLicences of what the keeper is linked with, by Debian's names.
+var libraryLicences = map[string]string{"libseccomp-dev": "LGPL-2.1-only", "libc6-dev": "LGPL-2.1-or-later"}
+
+func module(m *debug.Module) (component, error) {
 	if m.Replace != nil {
 		m = m.Replace
 	}
@@ -140,7 +162,26 @@ func module(m *debug.Module) component {
 			c.Hashes = []hash{{"SHA-256", hex.EncodeToString(raw)}}
 		}
 	}
-	return c
+	ids, err := licencesOf(m)
+	c.Licences = named(ids...)
+	return c, err
+}
+
+func named(ids ...string) []licence {
+	all := make([]licence, len(ids))
+	for i, id := range ids {
+		all[i].Licence.ID = id
+	}
+	return all
+}
+
+// serial is a UUID that follows from the document, so that the same build has the same (RFC 9562, version 8).
+func serial(doc document) string {
+	text, _ := json.Marshal(doc) // of strings and numbers alone
+	sum := sha256.Sum256(text)
+	id := sum[:16]
+	id[6], id[8] = id[6]&0x0f|0x80, id[8]&0x3f|0x80
+	return fmt.Sprintf("urn:uuid:%x-%x-%x-%x-%x", id[:4], id[4:6], id[6:8], id[8:10], id[10:])
 }
 
 func digest(path string) (string, error) {
