@@ -84,6 +84,8 @@ func setup(e *testscript.Env) error {
 	e.Values[daemonKey{}] = d
 	e.Setenv("WHERRY_SOCKET", socket)
 	e.Setenv("TZ", "UTC")
+	// The race detector has every program sleep for a second before it exits, and the scripts run hundreds.
+	e.Setenv("GORACE", "atexit_sleep_ms=20")
 	return nil
 }
 
