@@ -95,6 +95,7 @@ func TestMirrors(t *testing.T) {
 func TestRegistryDown(t *testing.T) {
 	needsRoot(t)
 	r := harness.StartRegistry(t, "busybox")
+	harness.PushTo(t, r.Addr+"/absent:1", "busybox")
 	p := before(t, r.Addr)
 	ref := p.Host + "/busybox:latest"
 	h := harness.StartHost(t)
@@ -154,7 +155,21 @@ func TestRegistryDown(t *testing.T) {
 	h.Apply("here", sleeper(ref)+"pull_policy: never\n")
 	h.Running("here", 1)
 
-	// When it is back, the one that waits for it comes up by itself.
+	// A daemon that comes to a unit whose image is not here, as after a boot with the registry down, tries again and again.
+	h.Run("apply", "--no-wait", h.WriteUnit("absent", sleeper(p.Host+"/absent:1")))
+	hasError(t, h, "absent", "pull", p.Host)
+	h.KillDaemon()
+	h.Start()
+	harness.Eventually(t, 30*time.Second, "the new daemon tries again", func() bool {
+		u := h.Unit("absent")
+		return len(u.Instances) == 1 && u.Instances[0].Attempt >= 2
+	})
+	if u := h.Unit("absent"); u.State != "backoff" && u.State != "starting" {
+		t.Errorf("a unit that waits for its image is called %s", u.State)
+	}
+
+	// When the registry is back, whoever waits for it comes up, without an operator.
 	r.Restart(t)
 	h.Running("always", 1)
+	h.Running("absent", 1)
 }
