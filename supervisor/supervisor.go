@@ -6,14 +6,11 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/netip"
 	"os"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/wherry-run/wherry/cgroup"
 	"github.com/wherry-run/wherry/image"
 	"github.com/wherry-run/wherry/runtime"
 	"github.com/wherry-run/wherry/runtime/network"
@@ -23,9 +20,7 @@ import (
 	"github.com/wherry-run/wherry/supervisor/event"
 	"github.com/wherry-run/wherry/supervisor/internal/apiserver"
 	"github.com/wherry-run/wherry/supervisor/internal/exits"
-	"github.com/wherry-run/wherry/supervisor/internal/room"
 	"github.com/wherry-run/wherry/supervisor/internal/state"
-	"github.com/wherry-run/wherry/supervisor/unit"
 	"golang.org/x/sync/singleflight"
 )
 
@@ -324,56 +319,6 @@ func (s *Supervisor) Ready() <-chan struct{} { return s.ready }
 
 // Images is the store, for the image verbs.
 func (s *Supervisor) Images() *image.Store { return s.disk }
-
-// Info describes the daemon.
-func (s *Supervisor) Info() api.Info {
-	o := s.opts.Load()
-	i := api.Info{Version: o.Version, Pid: os.Getpid(), StartedAt: s.startedAt, Root: s.paths.root, RunDir: s.paths.runDir,
-		Cgroup: o.CgroupParent, Bridge: o.Bridge, Warnings: slices.Concat(s.snap.Load().warnings, s.notices.list())}
-	if o.Subnet.IsValid() {
-		i.Subnet = o.Subnet.String()
-	}
-	if mode, err := cgroup.Detect(); err == nil {
-		i.CgroupMode = map[cgroup.Mode]string{cgroup.Unified: "unified", cgroup.Legacy: "legacy"}[mode]
-	}
-	for what, err := range map[string]error{"events": s.events.Err(), "state": s.store.Err()} {
-		if err != nil {
-			i.Warnings = append(i.Warnings, what+" not written: "+err.Error())
-		}
-	}
-	i.Warnings = append(i.Warnings, room.Warnings(s.paths.root, s.paths.runDir)...)
-	select {
-	case <-s.ready:
-		i.Warnings = append(i.Warnings, s.keeperAway()...)
-		i.KeeperPid = s.rt.KeeperPid()
-		// A network chooses its subnet when the first run is attached.
-		if n, ok := s.net.(interface{ Subnet() netip.Prefix }); ok && n.Subnet().IsValid() {
-			i.Subnet = n.Subnet().String()
-		}
-	default:
-	}
-	i.ShutdownBudget, i.LastEvent = unit.Duration(s.shutdownBudget()), s.events.Last()
-	s.storeInfo(&i)
-	return i
-}
-
-// storeInfo adds what concerns the images.
-func (s *Supervisor) storeInfo(i *api.Info) {
-	i.LastGC = s.lastGC.Load()
-	if d, err := s.img.Disk(); err == nil {
-		s.pressure.mu.Lock()
-		text := s.pressure.text
-		s.pressure.mu.Unlock()
-		i.Disk = &api.Disk{Path: d.Path, Total: d.Total, Free: d.Free, Reserve: d.Reserve, Used: d.Used,
-			Inodes: d.Inodes, InodesFree: d.InodesFree, Pressure: text}
-	}
-	if s.disk == nil {
-		return
-	}
-	for _, l := range s.disk.RateLimits() {
-		i.Registries = append(i.Registries, api.RateLimit(l))
-	}
-}
 
 // send gives a message to the loop and waits for its reply.
 func (s *Supervisor) send(ctx context.Context, m message, reply <-chan error) error {
