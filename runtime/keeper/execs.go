@@ -3,9 +3,12 @@ package keeper
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -71,7 +74,9 @@ func (k *Keeper) noteExec(st *state, req *wire.ExecRequest, proc *process) {
 	}
 	r := execRecord{Format: stateFormat, BootID: k.boot, ID: st.ID, Key: key, Pid: proc.pid, StartTime: ps.startTime, Detached: req.Detach}
 	r.OOMKills, _ = (cgroup.Group{Path: st.Cgroup}).OOMKills()
+	k.execs.add(st.ID, key)
 	if err := bundle.WriteJSON(k.layout.Exec(st.ID, key), &r); err != nil {
+		k.execs.remove(st.ID, key)
 		log.Warn("an exec would not survive the keeper", "err", err)
 		return
 	}
@@ -87,17 +92,47 @@ func (k *Keeper) forgetExec(id, key string) {
 	}
 	k.heirlooms.drop(heirExec, execOwnerName(id, key))
 	os.Remove(k.layout.Exec(id, key))
+	k.execs.remove(id, key)
 }
 
 // forgetExecs is forgetExec for all of a container.
 func (k *Keeper) forgetExecs(id string) {
-	files, _ := filepath.Glob(k.layout.Exec(id, "*"))
-	for _, f := range files {
-		var r execRecord
-		if bundle.ReadJSON(f, &r) == nil && r.ID == id {
-			k.forgetExec(id, r.Key)
-		}
+	for _, key := range k.execs.of(id) {
+		k.forgetExec(id, key)
 	}
+}
+
+// execKeys are the records there are, by container: to look for those of one among the
+// files of all would cost each removal more the more containers there are.
+type execKeys struct {
+	mu  sync.Mutex
+	all map[string]map[string]bool
+}
+
+func (e *execKeys) add(id, key string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.all == nil {
+		e.all = map[string]map[string]bool{}
+	}
+	if e.all[id] == nil {
+		e.all[id] = map[string]bool{}
+	}
+	e.all[id][key] = true
+}
+
+func (e *execKeys) remove(id, key string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if delete(e.all[id], key); len(e.all[id]) == 0 {
+		delete(e.all, id)
+	}
+}
+
+func (e *execKeys) of(id string) []string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return slices.Collect(maps.Keys(e.all[id]))
 }
 
 // adoptExecs takes over the processes that an earlier keeper has exec'd.
@@ -114,6 +149,7 @@ func (k *Keeper) adoptExecs() {
 			k.forgetExec(r.ID, r.Key)
 			continue
 		}
+		k.execs.add(r.ID, r.Key)
 		o := &orphan{execRecord: r, claimed: make(chan struct{}), ended: make(chan struct{})}
 		if o.proc = holdSame(r.Pid, r.StartTime); o.proc != nil {
 			k.heirlooms.keep(heirExec, execOwnerName(r.ID, r.Key), o.proc.file)

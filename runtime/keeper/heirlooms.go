@@ -3,7 +3,9 @@ package keeper
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 
@@ -22,11 +24,12 @@ import (
 // adopting; drop when it is no longer needed. Those of a container are dropped
 // with the container in any case.
 type heirlooms struct {
-	mu    sync.Mutex
-	held  map[string]int // descriptors of our own, by name
-	heirs map[heir]struct{}
-	more  chan struct{} // closed, and made anew, when others return something
-	store *storeHeir    // the heir that is a service manager; nil: there is none
+	mu      sync.Mutex
+	held    map[string]int             // descriptors of our own, by name
+	byOwner map[string]map[string]bool // names of what is held, by container or run
+	heirs   map[heir]struct{}
+	more    chan struct{} // closed, and made anew, when others return something
+	store   *storeHeir    // the heir that is a service manager; nil: there is none
 }
 
 // Kinds of heirlooms. The owner of those that begin with "ns-" is a run, else a container.
@@ -51,7 +54,7 @@ type heir interface {
 }
 
 func newHeirlooms() *heirlooms {
-	return &heirlooms{held: map[string]int{}, heirs: map[heir]struct{}{}, more: make(chan struct{})}
+	return &heirlooms{held: map[string]int{}, byOwner: map[string]map[string]bool{}, heirs: map[heir]struct{}{}, more: make(chan struct{})}
 }
 
 // heirName is how an heirloom is called everywhere, also in systemd's store,
@@ -83,6 +86,11 @@ func (h *heirlooms) put(name string, fd int, from heir) {
 		h.each(from, func(x heir) { x.dropped(name) })
 	}
 	h.held[name] = fd
+	of := heirOwner(name)
+	if h.byOwner[of] == nil {
+		h.byOwner[of] = map[string]bool{}
+	}
+	h.byOwner[of][name] = true
 	h.each(from, func(x heir) { give(x, name, fd) })
 }
 
@@ -109,27 +117,34 @@ func (h *heirlooms) dropName(name string) {
 	if fd, ok := h.held[name]; ok {
 		unix.Close(fd)
 		delete(h.held, name)
+		of := heirOwner(name)
+		if delete(h.byOwner[of], name); len(h.byOwner[of]) == 0 {
+			delete(h.byOwner, of)
+		}
 		h.each(nil, func(x heir) { x.dropped(name) })
 	}
 }
 
 // dropAll lets go of everything of a container, and of what was exec'd in it, or of a run.
 func (h *heirlooms) dropAll(owner string) {
-	for _, name := range h.names() {
-		if _, o := heirParts(name); o == owner || execOwner(o) == owner {
-			h.dropName(name)
-		}
+	h.mu.Lock()
+	names := slices.Collect(maps.Keys(h.byOwner[owner]))
+	h.mu.Unlock()
+	for _, name := range names {
+		h.dropName(name)
 	}
 }
 
 func (h *heirlooms) names() []string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	names := make([]string, 0, len(h.held))
-	for name := range h.held {
-		names = append(names, name)
-	}
-	return names
+	return slices.Collect(maps.Keys(h.held))
+}
+
+// heirOwner is the container or run that a name belongs to.
+func heirOwner(name string) string {
+	_, owner := heirParts(name)
+	return execOwner(owner)
 }
 
 // take returns a duplicate of what is kept, the caller's to close; nil if there

@@ -116,3 +116,30 @@ func TestHeirloomReturns(t *testing.T) {
 		t.Error("something came back out of nothing")
 	}
 }
+
+// TestDropAllOfOne: what others keep is not touched, nor looked at.
+func TestDropAllOfOne(t *testing.T) {
+	h := newHeirlooms()
+	f, err := os.Open("/dev/null")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for _, owner := range []string{"a-1.app", execOwnerName("a-1.app", "key"), "a-1.application", "a-1"} {
+		if err := h.keep(heirPidfd, owner, f); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h.dropAll("a-1.app")
+	h.dropAll("a-1.app") // twice does no harm
+	left := h.names()
+	slices.Sort(left)
+	if want := []string{"pidfd/a-1", "pidfd/a-1.application"}; !slices.Equal(left, want) || len(h.byOwner) != 2 {
+		t.Errorf("left %s, want %s; books of %d", left, want, len(h.byOwner))
+	}
+	h.dropAll("a-1")
+	h.dropAll("a-1.application")
+	if len(h.held)+len(h.byOwner) != 0 {
+		t.Errorf("left: %v %v", h.held, h.byOwner)
+	}
+}

@@ -51,6 +51,7 @@ type Keeper struct {
 	mu         sync.Mutex
 	containers map[string]*container
 	orphans    map[string]*orphan // by execOwnerName
+	execs      execKeys
 	subs       map[*subscriber]struct{}
 	shared     map[string]*shared // namespaces by run; nil while they are made
 }
