@@ -122,6 +122,8 @@ type hooks struct {
 	planned func(units map[string]bool, overlooked []string)
 	// rescan replaces the pause before a folder is read again.
 	rescan time.Duration
+	// look replaces the pause between two looks at the disk.
+	look time.Duration
 }
 
 const (

@@ -80,18 +80,20 @@ func (s *Supervisor) noteNoSpace(err error) {
 
 // keepTidy deletes what nobody needs, until ctx ends.
 func (s *Supervisor) keepTidy(ctx context.Context) {
+	every := cmp.Or(s.opts.Load().hooks.look, lookEvery)
+	apart := min(tidyApart, every)
 	var last, retried time.Time
-	for wait := lookEvery; ; {
+	for wait := every; ; {
 		asked := s.awaitKick(ctx, wait)
 		if ctx.Err() != nil {
 			return
 		}
-		if since := time.Since(last); !last.IsZero() && since < tidyApart {
-			if !sleep(ctx, tidyApart-since) {
+		if since := time.Since(last); !last.IsZero() && since < apart {
+			if !sleep(ctx, apart-since) {
 				return
 			}
 		}
-		wait = lookEvery
+		wait = every
 		if !asked && !s.due(last) {
 			if s.look() && time.Since(retried) >= retryApart {
 				retried = time.Now()

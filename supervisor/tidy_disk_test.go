@@ -73,7 +73,7 @@ func TestFullDisk(t *testing.T) {
 	}
 	w := supervisortest.New()
 	d := begin(t, Options{Root: filepath.Join(root, "wherry"), RunDir: t.TempDir(), GC: GC{High: 90, MinAge: -1},
-		hooks: hooks{containers: w.Runtime, networks: w.Network}})
+		hooks: hooks{containers: w.Runtime, networks: w.Network, look: 500 * time.Millisecond}})
 	defer d.end()
 	unitOf := func(name string) string {
 		return "name: " + name + "\nimage: " + r.Host + "/" + name + ":1\nnetwork: none\nentrypoint: [/f]\n"
