@@ -46,7 +46,7 @@ func TestPlanOfFew(t *testing.T) {
 	world(t, func(t *testing.T, w *supervisortest.World, o Options) {
 		w.Runtime.Script = func(c runtime.Config, n int) supervisortest.Script {
 			if c.Unit == "crashes" && n == 1 {
-				return supervisortest.Script{RunsFor: time.Minute, Exit: runtime.Exit{Code: 1}}
+				return supervisortest.Script{RunsFor: 15 * time.Second, Exit: runtime.Exit{Code: 1}}
 			}
 			return supervisortest.Script{}
 		}
@@ -59,7 +59,7 @@ func TestPlanOfFew(t *testing.T) {
 		time.Sleep(10 * time.Second)
 		p.take()
 
-		time.Sleep(2 * time.Minute)
+		time.Sleep(10 * time.Second) // all of it is over before fullEvery
 		if units, _ := p.take(); !slices.Equal(units, []string{"crashes"}) {
 			t.Errorf("a crash had these planned: %s", units)
 		}
