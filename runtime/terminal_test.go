@@ -175,7 +175,7 @@ func TestInput(t *testing.T) {
 	w.start(c)
 	in := w.attach(c)
 	sum := sha256.New()
-	if _, err := io.Copy(io.MultiWriter(in, sum), io.LimitReader(rand.New(rand.NewSource(1)), 100<<20)); err != nil {
+	if _, err := io.Copy(io.MultiWriter(in, sum), io.LimitReader(rand.New(rand.NewSource(1)), 24<<20)); err != nil {
 		t.Fatal(err)
 	}
 	in.Close()
