@@ -2,6 +2,7 @@ package integration
 
 import (
 	"cmp"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -22,7 +23,8 @@ import (
 // that gets a line with the seconds of each story.
 //
 // A story may say what it needs in lines at its top: "# boots: N"; "# suites: NAME..." if it
-// cannot run on all; "# append: WORDS" for the kernel's command line; "# needs: packages".
+// cannot run on all; "# append: WORDS" for the kernel's command line; "# cpus: N"; "# needs: packages"; and
+// "# seconds: N", about what it takes: the longest begin first, so that none runs alone at the end.
 func TestVM(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root")
@@ -39,44 +41,76 @@ func TestVM(t *testing.T) {
 	}
 	// Tests that skip here: the machine has no cgroup v2 alone, and its kernel no quotas of ext4.
 	groups, quotas := testBinary(t, "../cgroup"), testBinary(t, "../image/internal/quota")
-	containers := testBinary(t, "../runtime")
+	files := []string{filepath.Join(bin, "wherry"), filepath.Join(bin, "wherry-keeper"), demo, groups, quotas, testBinary(t, "../runtime"),
+		"../cgroup/testdata", "vm/lib.sh", "../scripts"}
 	packages := sync.OnceValue(func() string { return twoPackages(t, bin) })
 	stories, err := filepath.Glob("vm/stories/*.sh")
 	if err != nil || len(stories) == 0 {
 		t.Fatalf("no stories: %v", err)
 	}
+	slices.SortStableFunc(stories, func(a, b string) int { return seconds(t, b) - seconds(t, a) })
 	for _, suite := range strings.Split(cmp.Or(os.Getenv("WHERRY_VM_SUITES"), "trixie"), ",") {
 		t.Run(suite, func(t *testing.T) {
+			next := make(chan string, len(stories))
 			for _, story := range stories {
-				t.Run(filepath.Base(story), func(t *testing.T) {
-					if on := strings.Fields(strings.ReplaceAll(said(t, story, "suites", suite), ",", " ")); !slices.Contains(on, suite) {
-						t.Skipf("runs on %v", on)
-					}
-					t.Parallel() // each has a machine of its own
-					began := time.Now()
-					defer func() { noteTime(t, suite, story, time.Since(began)) }()
-					args := []string{"-t", "900", "-b", said(t, story, "boots", "1"), story,
-						filepath.Join(bin, "wherry"), filepath.Join(bin, "wherry-keeper"), demo, groups, quotas, containers, "../cgroup/testdata",
-						"vm/lib.sh", "../scripts"}
-					if said(t, story, "needs", "") == "packages" {
-						args = append(args, packages())
-					}
-					run := exec.Command("vm/run.sh", args...)
-					run.Env = append(os.Environ(), "VM_SUITE="+suite)
-					if words := said(t, story, "append", ""); words != "" {
-						run.Env = append(run.Env, "VM_APPEND="+words)
-					}
-					out, err := run.CombinedOutput()
-					t.Logf("%s", out)
-					if exit, ok := err.(*exec.ExitError); ok && exit.ExitCode() == 125 {
-						t.Fatalf("the virtual machine did not run: is it built (VM_SUITE=%s integration/vm/build.sh)?", suite)
-					}
-					if err != nil {
-						t.Fatal(err)
+				next <- story
+			}
+			close(next)
+			var wg sync.WaitGroup
+			for range atOnce() { // each story has a machine of its own
+				wg.Go(func() {
+					for story := range next {
+						t.Run(filepath.Base(story), func(t *testing.T) {
+							if on := strings.Fields(strings.ReplaceAll(said(t, story, "suites", suite), ",", " ")); !slices.Contains(on, suite) {
+								t.Skipf("runs on %v", on)
+							}
+							more := files
+							if said(t, story, "needs", "") == "packages" {
+								more = append(slices.Clip(files), packages())
+							}
+							tell(t, suite, story, more)
+						})
 					}
 				})
 			}
+			wg.Wait()
 		})
+	}
+}
+
+// atOnce is how many stories run side by side: as many as parallel tests may. Those would begin in any order.
+func atOnce() int {
+	if n, err := strconv.Atoi(flag.Lookup("test.parallel").Value.String()); err == nil && n > 0 {
+		return n
+	}
+	return 1
+}
+
+func seconds(t *testing.T, story string) int {
+	n, err := strconv.Atoi(said(t, story, "seconds", "30"))
+	if err != nil {
+		t.Errorf("%s: seconds: %v", story, err)
+	}
+	return n
+}
+
+// tell runs one story in a machine that has these files.
+func tell(t *testing.T, suite, story string, files []string) {
+	began := time.Now()
+	defer func() { noteTime(t, suite, story, time.Since(began)) }()
+	args := []string{"-t", "900", "-b", said(t, story, "boots", "1"), "-c", said(t, story, "cpus", "1"), story}
+	run := exec.Command("vm/run.sh", append(args, files...)...)
+	run.Env = append(os.Environ(), "VM_SUITE="+suite)
+	if words := said(t, story, "append", ""); words != "" {
+		run.Env = append(run.Env, "VM_APPEND="+words)
+	}
+	out, err := run.CombinedOutput()
+	t.Logf("%s", out)
+	if exit, ok := err.(*exec.ExitError); ok && exit.ExitCode() == 125 {
+		t.Fatalf("the virtual machine did not run: is it built (VM_SUITE=%s integration/vm/build.sh)?", suite)
+	}
+	if err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -102,7 +136,7 @@ func noteTime(t *testing.T, suite, story string, took time.Duration) {
 func testBinary(t *testing.T, pkg string) string {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), filepath.Base(pkg)+".test")
-	build := exec.Command("go", "test", "-c", "-o", file, pkg)
+	build := exec.Command("go", "test", "-c", "-ldflags", "-s -w", "-o", file, pkg)
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build of the tests of %s: %v\n%s", pkg, err, out)

@@ -25,6 +25,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
@@ -93,9 +94,14 @@ func serveRegistry(addr, busybox string) error {
 	if err != nil {
 		return err
 	}
-	quiet := registry.Logger(log.New(io.Discard, "", 0))
-	served := make(chan error, 1)
-	go func() { served <- http.Serve(l, registry.New(quiet)) }()
+	inner, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	store := registry.New(registry.Logger(log.New(io.Discard, "", 0)))
+	served := make(chan error, 2)
+	go func() { served <- http.Serve(inner, store) }()
+	go func() { served <- http.Serve(l, webFirst(store, inner.Addr().String())) }()
 	if busybox != "" {
 		img, err := busyboxImage(busybox)
 		if err != nil {
@@ -105,14 +111,33 @@ func serveRegistry(addr, busybox string) error {
 			return err
 		}
 	}
-	img, err := selfImage()
-	if err != nil {
-		return err
-	}
-	if err := push(l.Addr().String()+"/web:latest", img); err != nil {
-		return err
-	}
+	fmt.Println(l.Addr().String() + "/web:latest")
 	return <-served
+}
+
+// webFirst makes the image web when it is first asked for: in a slow machine that takes seconds, and
+// most who want the other one do not want this one.
+func webFirst(store http.Handler, inner string) http.Handler {
+	made := sync.OnceValue(func() error {
+		img, err := selfImage()
+		if err != nil {
+			return err
+		}
+		tag, err := name.NewTag(inner+"/web:latest", name.Insecure)
+		if err != nil {
+			return err
+		}
+		return remote.Write(tag, img)
+	})
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.Path, "/v2/web/") {
+			if err := made(); err != nil {
+				http.Error(w, err.Error(), http.StatusInternalServerError)
+				return
+			}
+		}
+		store.ServeHTTP(w, r)
+	})
 }
 
 func push(ref string, img v1.Image) error {

@@ -12,15 +12,26 @@ fail() {
 }
 is() { [ "$2" = "$3" ] || fail "$1: '$2', want '$3'"; echo "ok: $1: $2"; }
 like() { [[ $2 == *"$3"* ]] || fail "$1: '$2', want '$3' in it"; echo "ok: $1: $2"; }
-until_true() { # at most a minute of this slow machine
-	for _ in $(seq 600); do "$@" >/dev/null 2>&1 && return; sleep 0.1; done
-	fail "never true: $*"
+# until_true COMMAND...: at least two minutes, whatever the clock says. What is asked takes its time from what is waited for, so it asks
+# seldom; and it starts no sleep, as a process takes longer than that here.
+exec {never}<> <(:)
+until_true() {
+	local left=300
+	while ! "$@" >/dev/null 2>&1; do
+		[ $((left -= 1)) -gt 0 ] || fail "never true: $*"
+		read -rt "0.$((left > 297 ? 2 : 5))" -u "$never" || true
+	done
 }
 w() { wherry ctl "$@"; }
 # inst UNIT TEMPLATE: of its first instance; cont UNIT CONTAINER TEMPLATE: of a container in it.
 inst() { w inspect --format "{{with index .Instances 0}}$2{{end}}" "$1"; }
 cont() { w inspect --format "{{range (index .Instances 0).Containers}}{{if eq .Name \"$2\"}}$3{{end}}{{end}}" "$1"; }
-running() { [ "$(inst "$1" '{{.State}}')" = running ]; }
+# running UNIT...: all of them, asked once.
+running() {
+	local up u
+	up=$(w list --format '{{.Name}} {{.State}}') || return
+	for u; do [[ $'\n'$up$'\n' == *$'\n'"$u running"$'\n'* ]] || return; done
+}
 stopped() { [ "$(inst "$1" '{{.State}}')" != running ]; }
 group() { echo "/sys/fs/cgroup$(inst "$1" '{{.Cgroup}}')"; }
 serves() { w status; }

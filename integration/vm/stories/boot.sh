@@ -1,26 +1,30 @@
 #!/bin/bash
 # boots: 3
+# seconds: 150
 # The host goes down: units stop in the reverse of their order, within the budget, and what does not heed its signal is killed and
 # named. It comes back with neither registry nor network: they start in order, what was stopped stays so, nothing counts as a
 # crash, limits, address and port are as before. Once more with a clock that is a year behind, and then a year ahead: nothing waits.
 . ./lib.sh
 
 order=/var/lib/wherry/volumes/order/data/order
-said() { grep -n "$1" $order | tail -n 1 | cut -d: -f1; }
-before() { # before WHAT LATER: the last lines of both
-	local first later
-	first=$(said "$1") later=$(said "$2")
-	[ "${first:-0}" -gt 0 ] || fail "no '$1': $(cat $order)"
-	[ "$first" -lt "${later:-0}" ] || fail "'$1' does not stand before '$2': $(cat $order)"
-	echo "ok: $1, then $2"
+in_order() { # in_order LINE...: the last of each stands behind the last of the one before
+	local at n=0 before=0 line want
+	declare -A at
+	while read -r line; do at[$line]=$((n += 1)); done <$order
+	for want; do
+		[ "${at[$want]:-0}" -gt "$before" ] || fail "'$want' does not stand where it should, after $before: $(cat $order)"
+		before=${at[$want]}
+	done
+	echo "ok: in order: $*"
 }
 unit() { # unit NAME MORE: tells when it starts and when it is asked to end
 	printf '%s\n' "image: $image" "volumes: [\"order:/order\"]" "stop_grace_period: 15s" \
-		"command: [sh, -c, 'echo start $1 >>/order/order; trap \"echo stop $1 >>/order/order; exit 0\" TERM; while :; do sleep 1 & wait; done']" \
+		"command: [sh, -c, 'echo start $1 >>/order/order; trap \"echo stop $1 >>/order/order; exit 0\" TERM; while :; do sleep 1000 & wait; done']" \
 		"$2" >"/etc/wherry/units/$1.yaml"
 }
 crash() { kill -9 "$(inst "$1" '{{.Pid}}')"; }
-restarted() { [ "$(inst "$1" '{{.Restarts}}')" = "$2" ] && running "$1"; }
+restarted() { [ "$(inst "$1" '{{.Restarts}} {{.State}}')" = "$2 running" ]; }
+tries() { w inspect --format '{{with index .Instances 0}}{{.Restarts}}/{{.Attempt}}{{end}}' "$@" | xargs; }
 
 case $VM_BOOT in
 1)
@@ -36,15 +40,15 @@ case $VM_BOOT in
 pre_stop: [{command: [sh, -c, 'echo drain c >>/order/order']}]"
 	unit off ''
 	unit deaf ''
-	sed -i 's/^command:.*/command: [sh, -c, "trap : TERM; while :; do sleep 1; done"]/; s/15s/1h/' /etc/wherry/units/deaf.yaml
+	sed -i 's/^command:.*/command: [sh, -c, "trap : TERM; while :; do sleep 1000; done"]/; s/15s/1h/' /etc/wherry/units/deaf.yaml
 	install_wherry
-	for u in a b c off deaf; do until_true running $u; done
+	until_true running a b c off deaf
 	w stop off >/dev/null
 	w update a --memory 40MiB >/dev/null
-	inst a '{{.Address}}' >/var/lib/wherry/address
+	read -r pid address <<<"$(inst a '{{.Pid}} {{.Address}}')"
+	echo "$address" >/var/lib/wherry/address
 	# Nothing but the host's end makes this one do anything.
 	is "started with the daemon" "$(systemctl is-active wherry-shutdown)" active
-	pid=$(inst a '{{.Pid}}')
 	systemctl restart wherry
 	systemctl restart wherry-shutdown
 	until_true serves
@@ -52,19 +56,16 @@ pre_stop: [{command: [sh, -c, 'echo drain c >>/order/order']}]"
 	vm-reboot
 	;;
 2)
-	until_true serves
-	for u in a b c; do until_true running $u; done
-	before 'drain c' 'stop c'
-	before 'stop c' 'stop b'
-	before 'stop b' 'stop a'
-	before 'stop a' 'start a'
-	before 'start a' 'start b'
-	before 'start b' 'start c'
+	until_true running a b c
+	in_order 'drain c' 'stop c' 'stop b' 'stop a' 'start a' 'start b' 'start c'
 	is "stopped by hand, before the boot" "$(inst off '{{.State}}')" stopped
-	for u in a b c deaf; do is "$u: restarts" "$(inst $u '{{.Restarts}}/{{.Attempt}}')" 0/0; done
-	like "how a ended" "$(w events a --format '{{.Type}} {{.Message}}' | grep '^exit' | tail -n 1)" "host shutdown"
-	like "how deaf ended" "$(w events deaf --format '{{.Type}} {{.Message}}' | grep '^exit' | tail -n 1)" "host shutdown: it did not end in its time, and was killed"
-	like "how it went" "$(w events --format '{{.Type}} {{.Message}}' | grep '^shutdown' | tail -n 1)" "4 units stopped; not in time, and killed: deaf.1"
+	until_true running deaf
+	is "restarts" "$(tries a b c deaf)" "0/0 0/0 0/0 0/0"
+	w events --format '{{.Unit}} {{.Type}} {{.Message}}' >events.txt
+	last() { grep "^$1" events.txt | tail -n 1; }
+	like "how a ended" "$(last 'a exit')" "host shutdown"
+	like "how deaf ended" "$(last 'deaf exit')" "host shutdown: it did not end in its time, and was killed"
+	like "how it went" "$(last ' shutdown')" "4 units stopped; not in time, and killed: deaf.1"
 	is "limit" "$(cat "$(group a)/memory.max")" $((40 << 20))
 	is "address" "$(inst a '{{.Address}}')" "$(cat /var/lib/wherry/address)"
 	like "port" "$(w status a | grep ^network)" "0.0.0.0:8080->80/tcp"
@@ -74,8 +75,8 @@ pre_stop: [{command: [sh, -c, 'echo drain c >>/order/order']}]"
 3)
 	date -s "1 year ago" >/dev/null
 	systemctl start wherry
-	for u in a b c; do until_true running $u; done
-	is "a year behind: restarts" "$(inst a '{{.Restarts}}/{{.Attempt}}')" 0/0
+	until_true running a b c
+	is "a year behind: restarts" "$(tries a)" 0/0
 	crash a
 	until_true restarted a 1
 	date -s "2 years" >/dev/null
@@ -90,7 +91,7 @@ pre_stop: [{command: [sh, -c, 'echo drain c >>/order/order']}]"
 	is "units, and what was killed" "$(echo "$out" | sort | xargs)" "a b c deaf deaf.1 did not end in its time, and was killed"
 	like "a start" "$(w start a 2>&1 || true)" "the host is shutting down"
 	w shutdown --cancel
-	for u in a b c deaf; do until_true running $u; done
+	until_true running a b c deaf
 	is "still stopped" "$(inst off '{{.State}}')" stopped
 	;;
 esac

@@ -1,4 +1,5 @@
 #!/bin/bash
+# seconds: 80
 # cgroup_driver: systemd. Each run stands in a scope of systemd's, in wherry.slice, whose name and description say what it is;
 # the limits below it are ours. What stays as it is: containers of the other driver, limits and device rules over daemon-reload,
 # daemon-reexec and set-property, pids over kill -9 of keeper and daemon. Kills for lack of memory are explained, nothing is

@@ -1,17 +1,10 @@
 #!/bin/bash
+# seconds: 90
 # Containers on a host as they are today: systemd as PID 1, cgroup v2 alone, AppArmor. The keeper is a service of its own
 # whose descriptors systemd keeps, the groups stand below a third one that sleeps. User namespaces on both forms of layers,
 # several containers in a run, true ends, terminals, hooks, and nothing altered in how the host shares out controllers.
-set -euo pipefail
-fail() { echo "FAIL: $*" >&2; journalctl -u wherry -u wherry-keeper --no-pager -n 60 >&2 || true; exit 1; }
-is() { [ "$2" = "$3" ] || fail "$1: '$2', want '$3'"; echo "ok: $1: $2"; }
-like() { [[ $2 == *"$3"* ]] || fail "$1: '$2', want '$3' in it"; echo "ok: $1: $2"; }
-until_true() { for _ in $(seq 600); do "$@" >/dev/null 2>&1 && return; sleep 0.1; done; fail "never true: $*"; }
-w() { wherry ctl "$@"; }
-inst() { w inspect --format "{{with index .Instances 0}}$2{{end}}" "$1"; }
-cont() { w inspect --format "{{range (index .Instances 0).Containers}}{{if eq .Name \"$2\"}}$3{{end}}{{end}}" "$1"; }
-running() { [ "$(inst "$1" '{{.State}}')" = running ]; }
-echo "Linux $(uname -r), $(systemctl --version | head -1)"
+# shellcheck disable=SC2154 # image is lib.sh's
+. ./lib.sh
 
 mkdir -p /usr/lib/wherry /etc/wherry/units
 install -m 755 wherry /usr/bin/wherry
@@ -47,9 +40,7 @@ shares >before
 systemctl start wherry-keeper
 until_true test -S /run/wherry/keeper.sock
 systemctl start wherry
-./demo registry 127.0.0.1:5000 /bin/busybox >/tmp/registry.out &
-until_true grep -q web /tmp/registry.out
-image=127.0.0.1:5000/busybox:latest
+registry
 
 echo "== user namespaces"
 cat >own.yaml <<U
@@ -130,8 +121,8 @@ command: [sh, -c, "tail /dev/zero; echo survived; exit 7"]
 resources: {limits: {memory: 16MiB}}
 U
 	w apply --no-wait oom.yaml
-	until_true sh -c "wherry ctl inspect -f '{{(index .Instances 0).Exit.At}}' oom | grep -q 20"
-	exit=$(inst oom '{{.Exit.Code}} {{.Exit.Signal}} {{.Exit.OOM}}')
+	ended() { exit=$(inst oom '{{with .Exit}}{{.Code}} {{.Signal}} {{.OOM}}{{end}}') && [ -n "$exit" ]; }
+	until_true ended
 	out=$(w logs --no-prefix oom)
 	case $oom in
 	group) is "the end by lack of memory, group" "$exit" "0 SIGKILL true"; is "its output" "$out" "" ;;

@@ -1,4 +1,5 @@
 #!/bin/bash
+# seconds: 60
 # After an install the doctor finds nothing that fails; then one thing after another is broken, and each is named
 # with its remedy, which helps: forwarding, another firewall, a full disk, the clock, the keeper's build, a unit
 # file. As root, as a member of group wherry, without a daemon; as JSON; exit codes.

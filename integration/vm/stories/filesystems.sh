@@ -1,4 +1,5 @@
 #!/bin/bash
+# seconds: 180
 # User namespaces on the file systems of servers: ext4, XFS and Btrfs, with layers as folders and as EROFS images. What a
 # container does with files in its root, in volumes, in folders of the host and in a tmpfs is the same on all of them and the
 # same with a user namespace as without one; on the disk nothing belongs to anybody but the run, and volumes keep the owners

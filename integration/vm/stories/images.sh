@@ -1,13 +1,10 @@
 #!/bin/bash
+# seconds: 60
 # The image store on a kernel and a file system that have more than the build machine's: layers are EROFS images that are
 # mounted from their files (by a loop device before Linux 6.12), a writable layer is bounded by a project quota of ext4,
 # and when container and image are gone, so is everything that they took.
-set -euo pipefail
-fail() { echo "FAIL: $*" >&2; journalctl -u wherry --no-pager -n 40 >&2 || true; cat /run/wherry/keeper.log >&2 || true; exit 1; }
-is() { [ "$2" = "$3" ] || fail "$1: '$2', want '$3'"; echo "ok: $1: $2"; }
-until_true() { for _ in $(seq 600); do "$@" >/dev/null 2>&1 && return; sleep 0.1; done; fail "never true: $*"; }
+. ./lib.sh
 
-echo "Linux $(uname -r)"
 ./quota.test -test.v -test.run 'Limit|Inherited' || fail "quota.test"
 
 mkdir -p /usr/lib/wherry /etc/wherry /var/lib/wherry

@@ -1,4 +1,6 @@
 #!/bin/bash
+# seconds: 150
+# cpus: 2
 # Limits on pure cgroup v2, below wherry.slice/wherry-cargo.service: every one is read back from the kernel, altered by `ctl
 # update` and by a changed unit file without a restart, and refused whole where one of them cannot be set; what is kept and
 # weighed holds at every level; what lack of memory ends, both ways; pauses; pressure; nothing above ours is altered.

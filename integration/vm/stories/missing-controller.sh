@@ -1,4 +1,5 @@
 #!/bin/bash
+# seconds: 80
 # append: cgroup_disable=memory
 # A controller that the host has not got, or does not hand down to us, is an error that names unit, container, key and
 # controller and says what helps: from validate and apply, never a limit that is silently not there. What needs none of it runs.

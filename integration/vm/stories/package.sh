@@ -1,4 +1,5 @@
 #!/bin/bash
+# seconds: 160
 # The package: two commands lead from nothing to a unit that runs within its limits. Upgrade and downgrade leave
 # containers as they are, while keeper and daemon become other builds; a removal leaves nothing running
 # and a purge nothing at all; policy-rc.d is respected.
@@ -10,7 +11,7 @@ get() { dpkg --force-unsafe-io -i "$@" >/tmp/dpkg.out 2>&1 || { cat /tmp/dpkg.ou
 registry
 cat >count.yaml <<U
 image: $image
-command: [sh, -c, 'i=0; while :; do i=\$((i+1)); echo n \$i; usleep 50000; done']
+command: [sh, -c, 'i=0; while :; do i=\$((i+1)); echo n \$i; sleep 0.5; done']
 ports: ["8080:80"]
 resources: {limits: {memory: 48MiB, cpus: 0.4, pids: 20}}
 U

@@ -1,9 +1,8 @@
 #!/bin/bash
+# seconds: 50
 # On a file system with fs-verity the images of layers and the blobs are sealed: nobody can write them, what the disk
 # has spoiled cannot be read, verify names the file in the layer, and a repair makes it right and sealed again.
-set -euo pipefail
-fail() { echo "FAIL: $*" >&2; journalctl -u wherry --no-pager -n 40 >&2 || true; exit 1; }
-until_true() { for _ in $(seq 600); do "$@" >/dev/null 2>&1 && return; sleep 0.1; done; fail "never true: $*"; }
+. ./lib.sh
 
 mkdir -p /usr/lib/wherry /etc/wherry /var/lib/wherry
 install -m 755 wherry /usr/bin/wherry
