@@ -89,7 +89,7 @@ if [ -n "$disk" ]; then [ -e "$disk" ] && new=; else disk=$tmp/root.qcow2; fi
 args=(-M "${VM_MACHINE:-q35}" -accel "${VM_ACCEL:-tcg,thread=multi,tb-size=512}" -cpu "${VM_CPU:-max,la57=off}"
 	-smp "$cpus" -m "$mem" -nodefaults -no-user-config -display none -vga none
 	-kernel "$dir/kernel" -initrd "$dir/initramfs"
-	-append "console=ttyS0 quiet loglevel=4 panic=1 mitigations=off nokaslr nowatchdog random.trust_cpu=on tsc=reliable audit=0 init_on_alloc=0 rcupdate.rcu_expedited=1 ${warmup:+vmtest.warm} ${VM_APPEND:-}"
+	-append "console=ttyS0 quiet loglevel=4 panic=1 mitigations=off nokaslr nowatchdog random.trust_cpu=on tsc=reliable audit=0 no_timer_check init_on_alloc=0 rcupdate.rcu_expedited=1 ${warmup:+vmtest.warm} ${VM_APPEND:-}"
 	-drive "file=$disk,if=none,id=root,format=qcow2,cache=unsafe,discard=unmap"
 	-drive "file=$tmp/payload.img,if=none,id=pay,format=raw,cache=unsafe"
 	-device virtio-blk-pci,drive=root,serial=root
