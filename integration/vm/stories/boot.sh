@@ -1,6 +1,6 @@
 #!/bin/bash
 # boots: 3
-# seconds: 150
+# seconds: 250
 # The host goes down: units stop in the reverse of their order, within the budget, and what does not heed its signal is killed and
 # named. It comes back with neither registry nor network: they start in order, what was stopped stays so, nothing counts as a
 # crash, limits, address and port are as before. Once more with a clock that is a year behind, and then a year ahead: nothing waits.
