@@ -405,3 +405,37 @@ func TestLastWordsWithoutInit(t *testing.T) {
 		t.Errorf("exit = %+v", exit)
 	}
 }
+
+// TestSilentUntilAdopted: the first words of a container belong to its run, also if a keeper copies them that has not started it.
+func TestSilentUntilAdopted(t *testing.T) {
+	w := newWorld(t)
+	before := w.config("echo", "of the run before")
+	w.start(before)
+	w.finish(before)
+	hold := filepath.Join(w.run, "hold")
+	if err := unix.Mkfifo(hold, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c := w.config("sh", "-c", "read x < /hold; echo first words; exec sleep 1000")
+	c.Spec.Mounts = append(c.Spec.Mounts, bind(hold, "/hold"))
+	c.Log.Path = before.Log.Path
+	w.start(c)
+	killKeeper(w)
+	release(t, hold)
+	w.await("its words", func() bool {
+		b, err := os.ReadFile(c.Log.Path)
+		return err == nil && strings.Contains(string(b), "first words")
+	})
+	for of, want := range map[string]string{before.Run: "of the run before", c.Run: "first words"} {
+		var got []string
+		for l, err := range runtime.ReadLog(t.Context(), c.Log.Path, runtime.LogOptions{Run: of}) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, string(l.Text))
+		}
+		if strings.Join(got, "/") != want {
+			t.Errorf("output of %s: %q, want %q", of, got, want)
+		}
+	}
+}

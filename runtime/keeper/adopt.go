@@ -96,7 +96,7 @@ func (k *Keeper) reopen(c *container) {
 	if _, err := os.Lstat(k.layout.Pipe(st.ID, streamNames[0])); st.State == runtime.Exited && os.IsNotExist(err) {
 		return // the end of it all was only not written down any more
 	}
-	logFile, err := openLog(st.Log, log)
+	logFile, err := openLog(st.Log, st.Run, log)
 	if err != nil {
 		log.Error("cannot open a container's log: its output is dropped", "err", err)
 	}

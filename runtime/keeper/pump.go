@@ -71,14 +71,19 @@ func openPipe(path string, flags int) (*os.File, error) {
 	return os.NewFile(uintptr(fd), path), nil
 }
 
-// openLog opens a container's log; no path means that nobody wants it. What cannot be written there
+// openLog opens a container's log, for output of its run; no path means that nobody wants it. What cannot be written there
 // is counted in it once that works again; until then only log tells of it.
-func openLog(c runtime.LogConfig, log *slog.Logger) (*logfile.Writer, error) {
+func openLog(c runtime.LogConfig, run string, log *slog.Logger) (*logfile.Writer, error) {
 	if c.Path == "" {
 		return nil, nil
 	}
 	w, err := logfile.Open(c.Path, c.MaxSize, c.MaxFile)
 	if err != nil {
+		return nil, err
+	}
+	// What stands there already may be of another run, also when a keeper goes on: this one has been silent until now.
+	if err := w.StartRun(run, time.Now()); err != nil {
+		w.Close()
 		return nil, err
 	}
 	w.Losing = func(err error) { log.Warn("a container's output is dropped until it can be written", "err", err) }

@@ -35,7 +35,7 @@ func TestRest(t *testing.T) {
 	cfg := runtime.LogConfig{Path: filepath.Join(t.TempDir(), "app.log"), MaxSize: 1 << 20, MaxFile: 1}
 	begin := func() *pump {
 		t.Helper()
-		log, err := openLog(cfg, slog.New(slog.DiscardHandler))
+		log, err := openLog(cfg, "web.1-aaaa", slog.New(slog.DiscardHandler))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -149,15 +149,9 @@ func (l *launch) keep(f *os.File, err error) (*os.File, error) {
 
 func (l *launch) prepareLog() error {
 	id := l.cfg.ID()
-	log, err := openLog(l.cfg.Log, l.k.logger.With("unit", l.cfg.Unit, "container", id))
+	log, err := openLog(l.cfg.Log, l.cfg.Run, l.k.logger.With("unit", l.cfg.Unit, "container", id))
 	if err != nil {
 		return err
-	}
-	if log != nil {
-		if err := log.StartRun(l.cfg.Run, time.Now()); err != nil {
-			log.Close()
-			return err
-		}
 	}
 	if err := makePipes(l.k.layout, id); err != nil {
 		return err
