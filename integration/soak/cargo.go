@@ -140,7 +140,8 @@ func deal(r *rand.Rand, n int) []*cargo {
 				}
 			}
 		}
-		all = append(all, &cargo{name: fmt.Sprintf("%s-%d", k.name, i), kind: k})
+		// No name is the beginning of another one, which would be found instead of one that is gone.
+		all = append(all, &cargo{name: fmt.Sprintf("%s-%03d", k.name, i), kind: k})
 	}
 	return all
 }
