@@ -93,8 +93,8 @@ func asked(err error) bool {
 }
 
 // endPatience is how long after a further process could not be started the container's
-// first one is given to be gone too: the kernel kills a group one by one.
-const endPatience = 300 * time.Millisecond
+// first one is given to be gone too: the kernel kills a group one by one, which takes its time on a host with much to do.
+const endPatience = 2 * time.Second
 
 // endsNow tells whether the container's first process has ended, of which we may not have
 // heard yet, or does so now.
