@@ -134,8 +134,10 @@ func (l *loop) memberFailed(r *run, m *member, err error) {
 	}
 	detail, step, _ := failureOf(err)
 	m.failure, m.exit, m.endedAt = detail, nil, time.Now()
-	essential := r.Revision.Definition.Essential(m.def)
-	if essential {
+	// A keeper that is killed in the midst of a run's first starts undoes them, and with the last
+	// container the namespaces that the run's containers share go.
+	m.spoilt = errors.Is(err, runtime.ErrNotFound) && !r.any(plan.ContainerUp)
+	if m.spoilt || r.Revision.Definition.Essential(m.def) {
 		r.failed = err // the event comes with the run's end
 	} else if !l.aborted(err) {
 		l.event(api.Event{Type: event.StartFailed, Unit: r.Unit.Name, Instance: r.Instance, Run: r.Run, Container: m.def.Name, Step: step,

@@ -658,3 +658,38 @@ func TestNamesThatMissAContainer(t *testing.T) {
 		}
 	})
 }
+
+// TestSpoiltRun: a run whose namespaces went with a keeper, before any of its containers ran, is replaced. Its containers alone
+// would be tried again for ever.
+func TestSpoiltRun(t *testing.T) {
+	world(t, func(t *testing.T, w *supervisortest.World, o Options) {
+		lost := ""
+		w.Runtime.Script = func(c runtime.Config, _ int) supervisortest.Script {
+			if lost == "" {
+				lost = c.Run
+			}
+			switch {
+			case c.Run == lost:
+				return supervisortest.Script{StartErr: fmt.Errorf("namespaces of %s: %w", c.Run, runtime.ErrNotFound)}
+			case c.Container == "first":
+				return supervisortest.Script{RunsFor: time.Second}
+			}
+			return supervisortest.Script{}
+		}
+		d := begin(t, o)
+		defer d.end()
+		d.apply(`name: shop
+containers:
+  first: {image: a, essential: false}
+  side:  {image: a, essential: false}
+  main:  {image: a, depends_on: {first: {condition: completed_successfully}}}
+`)
+		time.Sleep(10 * time.Second)
+		d.want("shop", "running")
+		d.wantContainers("first completed", "main running", "side running")
+		failed := d.events(event.StartFailed)
+		if len(failed) != 1 || failed[0].Instance != "shop.1" || !strings.Contains(failed[0].Message, "namespaces of "+lost) {
+			t.Errorf("%+v", failed)
+		}
+	})
+}

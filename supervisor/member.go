@@ -22,6 +22,7 @@ type member struct {
 	exit      *runtime.Exit
 	early     *runtime.Status // its end, of which we heard before its start was confirmed
 	failure   string          // of a start that failed
+	spoilt    bool            // it failed as what the run shares is gone
 	stuck     string          // why its stop does not end it
 	attempts  plan.Attempts   // of its single restarts
 	restarts  int
@@ -112,7 +113,7 @@ func (m *member) ended(x runtime.Exit) {
 // observed is the container as the plan sees it.
 func (m *member) observed() plan.Container {
 	c := plan.Container{Name: m.def.Name, Phase: m.phase, Began: m.began, StartedAt: m.startedAt, EndedAt: m.endedAt, Code: -1,
-		Error: m.failure, Attempts: m.attempts}
+		Error: m.failure, Spoilt: m.spoilt, Attempts: m.attempts}
 	switch {
 	case m.exit == nil:
 	case m.exit.Signal == "" && !m.exit.Unknown:

@@ -57,6 +57,7 @@ type Container struct {
 	Clean     bool // exited with code 0
 	Code      int  // -1: a signal, or unknown
 	Error     string
+	Spoilt    bool     // its start failed for what all of the run share: none can be started any more
 	Attempts  Attempts // of its starts in this run, this end counted in; see AfterContainer
 }
 
@@ -134,13 +135,13 @@ type runPlanner struct {
 	out ContainersPlan
 }
 
-// over finds what ends the run: the essential container that ended first, else
-// one that can never start.
+// over finds what ends the run: the essential container that ended first, or one that found
+// the run spoilt, else one that can never start.
 func (w *runPlanner) over() *RunEnd {
 	var first *Container
 	for _, c := range w.Unit.Containers {
 		got := w.of[c.Name]
-		if got == nil || !w.Unit.Essential(&c) || !got.Phase.Over() {
+		if got == nil || !w.Unit.Essential(&c) && !got.Spoilt || !got.Phase.Over() {
 			continue
 		}
 		if first == nil || cmp.Or(got.EndedAt.Compare(first.EndedAt), cmp.Compare(got.Name, first.Name)) < 0 {
