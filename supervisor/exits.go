@@ -74,10 +74,18 @@ func (l *loop) putExit(rec *api.ExitRecord, log string) {
 		if err := l.exits.Put(rec); err != nil {
 			l.log.Warn("an exit is not kept", "unit", rec.Unit, "container", rec.Instance, "err", err)
 		}
-		if l.snap.Load().find(rec.Unit) == nil { // removed meanwhile
-			_ = l.exits.Forget(rec.Unit)
-		}
+		l.post(exitKept{rec.Unit})
 	})
+}
+
+// exitKept says that a record was written. Only the loop knows whether its unit is still there: the snapshot of a daemon that has
+// just begun has none.
+type exitKept struct{ unit string }
+
+func (m exitKept) handle(l *loop) {
+	if l.units[m.unit] == nil {
+		l.wg.Go(func() { _ = l.exits.Forget(m.unit) })
+	}
 }
 
 // lastOutput is the end of what a container has written since it was started.

@@ -169,3 +169,39 @@ func TestOutputIsBounded(t *testing.T) {
 		})
 	}
 }
+
+// TestExitOfTheRemoved: a record that is written when its unit has gone goes too; a daemon that has just begun, and shows no unit yet,
+// takes none for gone.
+func TestExitOfTheRemoved(t *testing.T) {
+	world(t, func(t *testing.T, w *supervisortest.World, o Options) {
+		w.Runtime.Script = func(runtime.Config, int) supervisortest.Script {
+			return supervisortest.Script{RunsFor: time.Second, Exit: runtime.Exit{Code: 3}}
+		}
+		d := begin(t, o)
+		d.apply("name: web\nimage: a\nrestart: \"no\"\n")
+		time.Sleep(10 * time.Second)
+		d.end()
+		for range 20 { // each writes the record of the last end once more
+			d = begin(t, o)
+			if list := d.exitsOf("web"); len(list) != 1 {
+				t.Fatalf("%+v", list)
+			}
+			d.end()
+		}
+		d = begin(t, o)
+		defer d.end()
+		late := d.exitsOf("web")[0]
+		if _, err := d.Remove(t.Context(), api.ActRequest{Units: []string{"web"}}, "tester"); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		if err := d.exits.Put(&late); err != nil {
+			t.Fatal(err)
+		}
+		d.post(exitKept{"web"})
+		time.Sleep(time.Second)
+		if list, err := d.exits.List("web", ""); err != nil || len(list) != 0 {
+			t.Errorf("%+v %v", list, err)
+		}
+	})
+}
