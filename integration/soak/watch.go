@@ -127,6 +127,8 @@ func (w *watch) judge(c *cargo, rec api.ExitRecord) (how string, err error) {
 		return "stopped", nil
 	case c.kind.name == "tty" && troubled:
 		return "terminal lost", nil // with both daemon and keeper
+	case c.kind.name == "bare" && troubled && !said && x.Signal == "":
+		return "last words lost", nil // likewise: without an init nobody else holds its pipes
 	case said:
 		return "wrong", fmt.Errorf("it said that it ends with %s", word)
 	case excused:
