@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/wherry-run/wherry/runtime"
+	"github.com/wherry-run/wherry/supervisor/event"
 	"github.com/wherry-run/wherry/supervisor/supervisortest"
 )
 
@@ -45,6 +46,31 @@ func TestDamagedImageIsPulledAgain(t *testing.T) {
 		}
 		if n := w.Images.Pulls(pinned); n != 1 {
 			t.Error("pulled by digest", n, "times against the policy")
+		}
+	})
+}
+
+// TestImageDeletedMeanwhile: an image that somebody deletes right after a start has found it is pulled again.
+func TestImageDeletedMeanwhile(t *testing.T) {
+	world(t, func(t *testing.T, w *supervisortest.World, o Options) {
+		armed := false
+		w.Images.Refuse = func(string, string) error {
+			if armed {
+				armed = false
+				w.Images.Forget()
+			}
+			return nil
+		}
+		d := begin(t, o)
+		defer d.end()
+		d.apply(web)
+		time.Sleep(time.Minute)
+		armed = true
+		w.Runtime.End("web.1", runtime.Exit{Code: 1})
+		time.Sleep(10 * time.Second)
+		d.want("web", "running")
+		if failed := d.events(event.StartFailed); armed || len(failed) > 0 {
+			t.Errorf("armed %v, failed %+v", armed, failed)
 		}
 	})
 }

@@ -277,7 +277,7 @@ func (st *start) prepare(ctx context.Context) (err error) {
 		return err
 	}
 	st.rootfs, err = st.s.img.Prepare(ctx, st.img.Digest, id, dir, o)
-	if errors.Is(err, image.ErrDamaged) {
+	if errors.Is(err, image.ErrDamaged) || errors.Is(err, image.ErrNotFound) { // or somebody has deleted it since it was looked for
 		if perr := st.pullAgain(ctx); perr != nil {
 			return errors.Join(err, perr)
 		}
