@@ -1,7 +1,6 @@
 package keeper
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -73,11 +72,7 @@ func (o *oci) compileFilter(spec *specs.Spec) (filterRef, bool, error) {
 }
 
 func (o *oci) saveExtra(id string, e ociExtra) error {
-	b, err := json.Marshal(e)
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(o.extraPath(id), b, 0o600)
+	return bundle.WriteJSON(o.extraPath(id), e) // whole or not at all, also if we are killed
 }
 
 func (o *oci) loadExtra(id string) (ociExtra, error) {
