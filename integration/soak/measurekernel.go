@@ -27,8 +27,9 @@ func (m *measures) process(name string, pid int) {
 	}
 	m.allow(name, "PSS", "KiB", field(proc+"/smaps_rollup", "Pss:"), 0, 8<<10+program)
 	m.allow(name, "RSS", "KiB", field(proc+"/status", "VmRSS:"), 0, 8<<10+program)
-	// Go keeps threads that blocked in the kernel once, for the next time.
-	m.allow(name, "threads", "", field(proc+"/status", "Threads:"), 0.5, 6)
+	// Go keeps threads that blocked in the kernel once, for the next time: as many as did so at once at the busiest moment,
+	// however long ago. More than all callers and starts together would be a leak.
+	m.allow(name, "threads", "", field(proc+"/status", "Threads:"), 1, 32)
 	kinds := map[string]int{}
 	watches := 0
 	fds, _ := os.ReadDir(proc + "/fd")
