@@ -393,5 +393,8 @@ func (st *start) process(ctx context.Context) (err error) {
 		Log: runtime.LogConfig{Path: st.s.paths.log(st.rec.Unit.Name, st.rec.Instance, app.Name), MaxSize: app.Logging.MaxSize, MaxFile: app.Logging.MaxFile,
 			NonBlocking: app.Logging.Mode == "non-blocking", Buffer: app.Logging.MaxBufferSize},
 	})
+	if errors.Is(err, runtime.ErrNotFound) {
+		err = fmt.Errorf("%w: they went with a keeper that ended before any container ran", err)
+	}
 	return err
 }
