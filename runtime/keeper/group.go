@@ -8,7 +8,6 @@ import (
 	"os"
 	"path"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -79,35 +78,12 @@ func leaveGroup(parent string) {
 	defer cancel()
 	_ = (cgroup.Group{Path: own}).Remove(ctx) // a next keeper finds it, and uses it
 	for _, h := range dirs {
-		if d := filepath.Join(h, parent); d != h && removeIdle(ctx, d) {
-			for d = filepath.Dir(d); d != h && os.Remove(d) == nil; d = filepath.Dir(d) {
+		for d := filepath.Join(h, parent); d != h; d = filepath.Dir(d) {
+			if os.Remove(d) != nil {
+				break
 			}
 		}
 	}
-}
-
-// removeIdle removes a group's folder if none is below it, and waits for a process that is just leaving it.
-func removeIdle(ctx context.Context, dir string) bool {
-	for {
-		err := unix.Rmdir(dir)
-		if err == nil || errors.Is(err, unix.ENOENT) {
-			return true
-		}
-		if !errors.Is(err, unix.EBUSY) || hasGroups(dir) {
-			return false
-		}
-		select {
-		case <-ctx.Done():
-			return false
-		case <-time.After(5 * time.Millisecond):
-		}
-	}
-}
-
-// hasGroups tells whether there are groups below the one at dir.
-func hasGroups(dir string) bool {
-	entries, err := os.ReadDir(dir)
-	return err != nil || slices.ContainsFunc(entries, os.DirEntry.IsDir)
 }
 
 // removeEmptyGroup removes the group at path where it has no group below it, and
