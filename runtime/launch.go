@@ -2,6 +2,7 @@ package runtime
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -84,8 +85,13 @@ func (r *Runtime) launch(ctx context.Context) error {
 		ended <- cmd.ProcessState.ExitCode()
 	}()
 	err = awaitReady(ctx, ready)
-	if errors.Is(err, errEndedAtOnce) && <-ended == wire.ExitSecond {
-		return errSecond
+	if errors.Is(err, errEndedAtOnce) {
+		switch <-ended {
+		case wire.ExitSecond:
+			return errSecond
+		case -1: // by a signal
+			err = errKilled
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("start %s: %w%s", binary, err, tail(r.layout.Log(), from))
@@ -95,6 +101,7 @@ func (r *Runtime) launch(ctx context.Context) error {
 
 var (
 	errEndedAtOnce = errors.New("it ended at once")
+	errKilled      = errors.New("it was killed")
 	// errSecond: another keeper holds the lock.
 	errSecond = errors.New("another keeper is at work, and does not answer")
 )
@@ -102,18 +109,25 @@ var (
 // secondPause is how long to wait before it is asked again whether it answers.
 const secondPause = 50 * time.Millisecond
 
+// launchTries is how often a keeper that is killed before it is of use is started again.
+const launchTries = 3
+
 // dialOrStart starts a keeper and connects to it, or to one that somebody else, such as a
 // daemon that was killed right after, has started a moment ago: that one holds the lock, but
 // answers only once it has adopted the containers. If it dies over that, it is our turn.
 func (r *Runtime) dialOrStart(ctx context.Context) (*link, error) {
+	killed := 0
 	for end := time.Now().Add(launchDeadline); ; {
 		lerr := r.launch(ctx)
 		l, err := dial(ctx, r.layout.Socket()) // also if the launch failed: another one may have been faster
 		switch {
-		case err == nil || lerr == nil:
-			return l, err
-		case !errors.Is(lerr, errSecond) || time.Now().After(end):
-			return nil, lerr
+		case err == nil:
+			return l, nil
+		case errors.Is(lerr, errSecond) && time.Now().Before(end):
+		case (errors.Is(lerr, errKilled) || lerr == nil && !answered(err)) && killed < launchTries:
+			killed++
+		default:
+			return nil, cmp.Or(lerr, err)
 		}
 		select {
 		case <-time.After(secondPause):
@@ -123,6 +137,12 @@ func (r *Runtime) dialOrStart(ctx context.Context) (*link, error) {
 			return nil, r.ctx.Err()
 		}
 	}
+}
+
+// answered tells of an error of dial whether somebody answers, but not as we expect:
+// a second keeper would not help.
+func answered(err error) bool {
+	return errors.Is(err, wire.ErrProtocol) || errors.Is(err, os.ErrPermission)
 }
 
 func openKeeperLog(path string) (*os.File, error) {

@@ -80,17 +80,21 @@ func Open(ctx context.Context, o Options) (*Runtime, error) {
 // Close disconnects. Containers run on, and so does the keeper; StopKeeper
 // ends one without containers.
 func (r *Runtime) Close() error {
-	r.mu.Lock()
-	r.closed = true
-	l := r.link
-	r.link = nil
-	r.mu.Unlock()
-	r.cancel()
-	if l != nil {
+	if l := r.refuse(); l != nil {
 		l.close()
 	}
 	r.wg.Wait()
 	return nil
+}
+
+// refuse makes connections impossible from now on, and returns the one that stood.
+func (r *Runtime) refuse() *link {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	l := r.link
+	r.link, r.closed = nil, true
+	r.cancel()
+	return l
 }
 
 // KeeperPid is the keeper's process id, 0 when it is away.
@@ -111,6 +115,8 @@ func (r *Runtime) current() *link {
 	return nil
 }
 
+var errClosed = fmt.Errorf("%w: runtime is closed", ErrKeeper)
+
 // connect returns a connection, to a keeper that it starts if none answers.
 func (r *Runtime) connect(ctx context.Context) (*link, error) {
 	if l := r.current(); l != nil {
@@ -121,6 +127,9 @@ func (r *Runtime) connect(ctx context.Context) (*link, error) {
 	if l := r.current(); l != nil {
 		return l, nil
 	}
+	if r.ctx.Err() != nil {
+		return nil, errClosed
+	}
 	l, err := r.dialOrLaunch(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrKeeper, err)
@@ -130,7 +139,7 @@ func (r *Runtime) connect(ctx context.Context) (*link, error) {
 	r.managed = l.hello.Managed
 	if r.closed {
 		l.close()
-		return nil, fmt.Errorf("%w: runtime is closed", ErrKeeper)
+		return nil, errClosed
 	}
 	r.link = l
 	r.wg.Go(func() { r.watch(l) })
@@ -140,8 +149,8 @@ func (r *Runtime) connect(ctx context.Context) (*link, error) {
 func (r *Runtime) dialOrLaunch(ctx context.Context) (*link, error) {
 	if l, err := dial(ctx, r.layout.Socket()); err == nil {
 		return l, nil
-	} else if errors.Is(err, wire.ErrProtocol) || errors.Is(err, os.ErrPermission) {
-		return nil, err // somebody answers, but not as we expect: a second keeper would not help
+	} else if answered(err) {
+		return nil, err
 	}
 	if l := r.awaitManaged(ctx); l != nil {
 		return l, nil

@@ -45,22 +45,43 @@ func (r *Runtime) Upgrade(ctx context.Context, binary string) error {
 // about ended containers stays on disk for the next one. The Runtime is closed
 // with it. A keeper that a service manager runs is left to that.
 func (r *Runtime) StopKeeper(ctx context.Context) error {
-	l, err := dial(ctx, r.layout.Socket())
+	l, err := r.endKeeper(ctx)
 	if err != nil {
-		return r.Close() // there is none
-	}
-	defer l.close()
-	if l.hello.Managed {
-		return r.Close() // it would only be started again: whoever runs the service stops it
-	}
-	if _, err := l.call(ctx, wire.Shutdown, nil); err != nil {
 		return err
 	}
 	r.Close()
+	if l == nil {
+		return nil
+	}
+	defer l.close()
 	select {
 	case <-l.gone:
 	case <-time.After(5 * time.Second):
 	case <-ctx.Done():
 	}
 	return nil
+}
+
+// endKeeper is StopKeeper but for the wait for the end of l, which is nil if there is none
+// to wait for. While it asks, nobody connects: who loses the keeper over it would
+// start another one.
+func (r *Runtime) endKeeper(ctx context.Context) (l *link, err error) {
+	r.connecting.Lock()
+	defer r.connecting.Unlock()
+	l, err = dial(ctx, r.layout.Socket())
+	if err != nil {
+		r.refuse()
+		return nil, nil // there is none
+	}
+	if l.hello.Managed { // it would only be started again: whoever runs the service stops it
+		l.close()
+		r.refuse()
+		return nil, nil
+	}
+	if _, err := l.call(ctx, wire.Shutdown, nil); err != nil {
+		l.close()
+		return nil, err
+	}
+	r.refuse()
+	return l, nil
 }

@@ -85,8 +85,8 @@ func TestOldClient(t *testing.T) {
 	}
 }
 
-// oldKeeper answers as a keeper of version 1 does.
-func oldKeeper(t *testing.T, dir string) {
+// fakeKeeper listens where a keeper does.
+func fakeKeeper(t *testing.T, dir string, answer func(*wire.Conn)) {
 	t.Helper()
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(dir, "keeper.sock"), Net: "unix"})
 	if err != nil {
@@ -99,11 +99,12 @@ func oldKeeper(t *testing.T, dir string) {
 			if err != nil {
 				return
 			}
-			go answerOld(wire.NewConn(s))
+			go answer(wire.NewConn(s))
 		}
 	}()
 }
 
+// answerOld answers as a keeper of version 1 does.
 func answerOld(conn *wire.Conn) {
 	defer conn.Close()
 	conn.Speak(1)
@@ -134,7 +135,7 @@ func answerOld(conn *wire.Conn) {
 // part is not started.
 func TestOldKeeper(t *testing.T) {
 	dir := t.TempDir()
-	oldKeeper(t, dir)
+	fakeKeeper(t, dir, answerOld)
 	rt, err := runtime.Open(t.Context(), runtime.Options{Root: dir, RunDir: dir, Keeper: "/no/such/keeper"})
 	if err != nil {
 		t.Fatal(err)
