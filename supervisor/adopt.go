@@ -59,6 +59,7 @@ func (s *Supervisor) recover(ctx context.Context) (*loop, error) {
 	if err := l.strayLeases(leftovers); err != nil {
 		return nil, err
 	}
+	l.forgetUnsaved(leftovers, records)
 	for _, id := range slices.Sorted(maps.Keys(leftovers)) {
 		s.event(api.Event{Type: event.Cleanup, Run: id, Message: "left unfinished, and removed"})
 		l.wg.Go(func() {
@@ -68,6 +69,20 @@ func (s *Supervisor) recover(ctx context.Context) (*loop, error) {
 		})
 	}
 	return l, nil
+}
+
+// forgetUnsaved deletes what units have left that ended with their run before
+// anything of them was in the database.
+func (l *loop) forgetUnsaved(leftovers map[string]bool, records map[string]record) {
+	for id := range leftovers {
+		rec := records[id]
+		if !rec.Unit.AutoRemove || l.units[rec.Unit.Name] != nil {
+			continue
+		}
+		if err := l.forget(rec.Unit.Name); err != nil {
+			l.log.Warn("logs not removed", "unit", rec.Unit.Name, "err", err)
+		}
+	}
 }
 
 // load reads the database.

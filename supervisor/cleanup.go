@@ -20,8 +20,9 @@ import (
 // the run's id: a failed start, a removal and the recovery after a crash are
 // the same code, and to do it twice does no harm.
 type cleanup struct {
-	s   *Supervisor
-	run string
+	s    *Supervisor
+	run  string
+	unit string // goes with its run, of which alone the disk knows it; empty: it stays
 }
 
 // once tries every step, also after one failed. The run's folder goes last and
@@ -50,7 +51,15 @@ func (c cleanup) once(ctx context.Context) error {
 	}
 	// Before runs could have several containers, the lease had the run's name.
 	steps = append(steps, step{stepRelease, func(context.Context) error { return c.s.img.Release(c.run) }})
+	if c.unit != "" {
+		steps = append(steps, step{stepForget, func(context.Context) error { return c.s.forget(c.unit) }})
+	}
 	return c.all(ctx, steps, step{stepFolder, func(context.Context) error { return c.discard(c.s.paths.run(c.run), c.run) }})
+}
+
+// forget deletes a unit's logs and exits.
+func (s *Supervisor) forget(unit string) error {
+	return errors.Join(os.RemoveAll(s.paths.unitLogs(unit)), s.exits.Forget(unit))
 }
 
 // member removes what belongs to one of the run's containers, so that it can be

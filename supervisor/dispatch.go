@@ -3,7 +3,6 @@ package supervisor
 import (
 	"context"
 	"errors"
-	"os"
 	"time"
 
 	"github.com/wherry-run/wherry/supervisor/api"
@@ -241,6 +240,9 @@ func (l *loop) dispatchRemove(a plan.Action) {
 	flush := w != nil && !w.lazy()
 	ctx, _ := l.begin(a.Unit, a.Run, string(plan.Remove))
 	c := cleanup{s: l.Supervisor, run: a.Run}
+	if w != nil && w.lazy() && w.rec.Intent == plan.Removed {
+		c.unit = a.Unit
+	}
 	l.wg.Go(func() {
 		if flush {
 			_ = l.store.Flush()
@@ -268,8 +270,7 @@ func (m removed) handle(l *loop) {
 // dispatchForget deletes a removed unit's logs and exits, then its records.
 func (l *loop) dispatchForget(a plan.Action) {
 	_, _ = l.begin(a.Unit, a.Unit, string(plan.Forget))
-	dir := l.paths.unitLogs(a.Unit)
-	l.wg.Go(func() { l.post(forgotten{a.Unit, errors.Join(os.RemoveAll(dir), l.exits.Forget(a.Unit))}) })
+	l.wg.Go(func() { l.post(forgotten{a.Unit, l.forget(a.Unit)}) })
 }
 
 type forgotten struct {

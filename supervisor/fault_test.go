@@ -209,6 +209,54 @@ func TestAutoRemoveAfterDeath(t *testing.T) {
 	})
 }
 
+// TestAutoRemoveLeavesNoLogs: wherever the daemon dies over a `run --rm`, its logs and
+// exits go as well.
+func TestAutoRemoveLeavesNoLogs(t *testing.T) {
+	for _, point := range slices.Concat(startPoints, cleanupPoints, []string{stepForget}) {
+		t.Run(point, func(t *testing.T) {
+			world(t, func(t *testing.T, w *supervisortest.World, o Options) {
+				dying := o
+				reached := dieAt(point, 1)
+				var d *daemon
+				dying.hooks.fault = func(at string) bool {
+					if at == stepProcess { // as the keeper does
+						if err := os.MkdirAll(d.paths.unitLogs("once")+"/once.1", 0o700); err != nil {
+							t.Error(err)
+						}
+					}
+					return reached(at)
+				}
+				d = begin(t, dying)
+				w.Runtime.Script = func(runtime.Config, int) supervisortest.Script {
+					return supervisortest.Script{RunsFor: time.Second, Exit: runtime.Exit{Code: 7}}
+				}
+				def := unit.Unit{Name: "once", Containers: []unit.Container{{Image: "busybox"}}}
+				_, err := d.RunUnit(t.Context(), api.RunRequest{Unit: def, Remove: true}, "tester", nil)
+				if err == nil {
+					err = ErrUnavailable
+				}
+				mustIs(t, err, ErrUnavailable)
+				select {
+				case <-d.ended:
+				case <-time.After(time.Minute):
+					t.Error("did not come so far")
+					d.end()
+				}
+				d = begin(t, o)
+				defer d.end()
+				time.Sleep(time.Minute)
+				d.want("once", "none")
+				for _, dir := range []string{"logs", "exits"} {
+					if left, _ := filepath.Glob(filepath.Join(d.paths.root, dir, "*")); len(left) > 0 {
+						t.Errorf("left: %v", left)
+					}
+				}
+				d.empty(w)
+			})
+		})
+	}
+}
+
 // Random exits and daemon deaths: in the end everything runs, once.
 func TestConvergesUnderChaos(t *testing.T) {
 	for seed := range 8 {

@@ -33,6 +33,7 @@ const (
 	stepLetGo     = "let go" // of the namespaces
 	stepIDs       = "ids"
 	stepRelease   = "release"
+	stepForget    = "forget" // of the unit's logs and exits
 	stepFolder    = "folder"
 )
 
