@@ -8,6 +8,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -155,9 +156,17 @@ func newDisk(t *testing.T) (n *node, device string) {
 		t.Skip("no FUSE here: ", err)
 	}
 	t.Cleanup(func() {
-		if err := server.Unmount(); err != nil {
-			t.Error("unmount:", err)
+		err := server.Unmount()
+		// A loop device that somebody else has open, as who looks at every disk has, lets
+		// go of its file only when that is closed.
+		for range 200 {
+			if err == nil {
+				return
+			}
+			time.Sleep(50 * time.Millisecond)
+			err = server.Unmount()
 		}
+		t.Error("unmount:", err)
 	})
 	return n, loop(t, filepath.Join(dir, "disk"))
 }
