@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -135,7 +136,7 @@ func (h *host) await(c *exec.Cmd) {
 	killed, stopping := h.killed, h.stopping
 	h.mu.Unlock()
 	if !killed && !stopping {
-		h.failed("the daemon ended by itself: %v\n%s", err, h.logs())
+		h.failed("the daemon ended by itself: %v: %s\n%s", err, lastLine(h.dir+"/daemon.log"), h.logs())
 	}
 	if stopping {
 		return
@@ -232,6 +233,12 @@ const logTail = 6 << 10
 // logs are the last words of daemon and keeper.
 func (h *host) logs() string {
 	return "--- daemon.log\n" + tail(h.dir+"/daemon.log") + "--- keeper.log\n" + tail(h.run+"/keeper.log")
+}
+
+// lastLine is where a program says why it ends.
+func lastLine(file string) string {
+	text := strings.TrimSpace(tail(file))
+	return text[strings.LastIndexByte(text, '\n')+1:]
 }
 
 func tail(file string) string {
