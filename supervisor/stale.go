@@ -48,6 +48,7 @@ func (l *loop) setUnit(name string, w *wanted) {
 	if old := l.units[name]; old != nil {
 		for _, d := range old.def().DependsOn {
 			drop(l.stale.users, d.Unit, name)
+			l.stale.plan[d.Unit] = true // may have waited for this one, of which nothing leads to it any more
 		}
 	}
 	l.touch(name)

@@ -81,6 +81,30 @@ func TestPlanOfFew(t *testing.T) {
 	})
 }
 
+// TestDependencyDropped: what waits to stop until its user has stopped is planned anew when that one does not depend on
+// it any more.
+func TestDependencyDropped(t *testing.T) {
+	world(t, func(t *testing.T, w *supervisortest.World, o Options) {
+		w.Runtime.Script = func(c runtime.Config, _ int) supervisortest.Script {
+			return supervisortest.Script{IgnoreStop: c.Unit == "web"}
+		}
+		d := begin(t, o)
+		defer d.end()
+		alone := "name: web\nimage: a\nstop_grace_period: 30s\n"
+		d.apply("name: db\nimage: a\n", alone+"depends_on: [db]\n")
+		time.Sleep(10 * time.Second)
+		if _, err := d.Stop(t.Context(), api.ActRequest{Units: []string{"web", "db"}, NoWait: true}, "tester"); err != nil {
+			t.Fatal(err)
+		}
+		if why := d.unit("db").Reason; why != "stops after unit web, which depends on it" {
+			t.Fatalf("before web has stopped, db %s", why)
+		}
+		d.apply(alone)
+		time.Sleep(time.Second)
+		d.want("db", "stopped")
+	})
+}
+
 // meddle loses a run behind the loop's back.
 type meddle struct{ unit string }
 
