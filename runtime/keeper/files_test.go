@@ -3,6 +3,7 @@ package keeper
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/user"
 	"path/filepath"
@@ -15,7 +16,6 @@ import (
 
 	"github.com/wherry-run/wherry/runtime"
 	"github.com/wherry-run/wherry/runtime/internal/bundle"
-	"github.com/wherry-run/wherry/runtime/internal/logfile"
 )
 
 // tree makes files below a new folder; a text that begins with "-> " is a
@@ -191,7 +191,7 @@ func TestPump(t *testing.T) {
 		t.Fatal(err)
 	}
 	path := filepath.Join(t.TempDir(), "x.log")
-	log, err := logfile.Open(path, 64<<20, 1)
+	log, err := openLog(runtime.LogConfig{Path: path, MaxSize: 64 << 20, MaxFile: 1}, "web.1-aaaa", slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -260,7 +260,7 @@ func BenchmarkPump(b *testing.B) {
 	if err := os.MkdirAll(l.Containers(), 0o700); err != nil {
 		b.Fatal(err)
 	}
-	log, err := logfile.Open(filepath.Join(b.TempDir(), "x.log"), 0, 0)
+	log, err := openLog(runtime.LogConfig{Path: filepath.Join(b.TempDir(), "x.log")}, "web.1-aaaa", slog.New(slog.DiscardHandler))
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -3,7 +3,6 @@ package keeper
 import (
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"sync"
 	"time"
@@ -12,7 +11,6 @@ import (
 
 	"github.com/wherry-run/wherry/runtime"
 	"github.com/wherry-run/wherry/runtime/internal/bundle"
-	"github.com/wherry-run/wherry/runtime/internal/logfile"
 )
 
 var streamNames = [2]string{"stdout", "stderr"}
@@ -34,11 +32,11 @@ type pump struct {
 	ending chan struct{} // closed by stop
 	wg     sync.WaitGroup
 
-	mu      sync.Mutex      // both streams write to one file
-	log     *logfile.Writer // nil: the output is dropped
-	queue   *queue          // nil: the container waits for the disk
-	over    bool            // stopped, or about to be
-	resting bool            // by rest
+	mu      sync.Mutex // both streams write to one file
+	log     *output    // nil: the output is dropped
+	queue   *queue     // nil: the container waits for the disk
+	over    bool       // stopped, or about to be
+	resting bool       // by rest
 }
 
 // makePipes makes the named pipes of container id.
@@ -71,27 +69,8 @@ func openPipe(path string, flags int) (*os.File, error) {
 	return os.NewFile(uintptr(fd), path), nil
 }
 
-// openLog opens a container's log, for output of its run; no path means that nobody wants it. What cannot be written there
-// is counted in it once that works again; until then only log tells of it.
-func openLog(c runtime.LogConfig, run string, log *slog.Logger) (*logfile.Writer, error) {
-	if c.Path == "" {
-		return nil, nil
-	}
-	w, err := logfile.Open(c.Path, c.MaxSize, c.MaxFile)
-	if err != nil {
-		return nil, err
-	}
-	// What stands there already may be of another run, also when a keeper goes on: this one has been silent until now.
-	if err := w.StartRun(run, time.Now()); err != nil {
-		w.Close()
-		return nil, err
-	}
-	w.Losing = func(err error) { log.Warn("a container's output is dropped until it can be written", "err", err) }
-	return w, nil
-}
-
 // startPump opens the pipes of container id and begins to copy to the log.
-func startPump(l bundle.Layout, id string, log *logfile.Writer, c runtime.LogConfig) (*pump, error) {
+func startPump(l bundle.Layout, id string, log *output, c runtime.LogConfig) (*pump, error) {
 	p := &pump{log: log, ending: make(chan struct{})}
 	for i, s := range streamNames {
 		f, err := openPipe(l.Pipe(id, s), unix.O_NONBLOCK)
@@ -143,7 +122,7 @@ func (p *pump) finish() {
 		p.queue.close()
 	}
 	if p.log != nil {
-		p.log.Close()
+		p.log.close()
 	}
 }
 
@@ -238,7 +217,7 @@ func (p *pump) write(stream string, b []byte) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.log != nil {
-		p.log.Write(stream, time.Now(), b) // counts by itself what a full disk swallows, and says so in the log
+		p.log.write(stream, time.Now(), b)
 	}
 }
 

@@ -2,6 +2,7 @@ package keeper
 
 import (
 	"bytes"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,7 +14,6 @@ import (
 
 	"github.com/wherry-run/wherry/runtime"
 	"github.com/wherry-run/wherry/runtime/internal/bundle"
-	"github.com/wherry-run/wherry/runtime/internal/logfile"
 )
 
 // From linux/fs.h, _IOWR('X', 119, int) and _IOWR('X', 120, int).
@@ -66,7 +66,7 @@ func pumped(t *testing.T, path string, c runtime.LogConfig) (p *pump, out *os.Fi
 	if err := os.MkdirAll(l.Containers(), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	log, err := logfile.Open(path, 64<<20, 1)
+	log, err := openLog(runtime.LogConfig{Path: path, MaxSize: 64 << 20, MaxFile: 1}, "web.1-aaaa", slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

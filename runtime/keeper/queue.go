@@ -34,8 +34,8 @@ type queue struct {
 
 // sink is what a queue needs of a log.
 type sink interface {
-	Write(stream string, at time.Time, p []byte) error
-	Drop(stream string, d logfile.Dropped, cause error) error
+	write(stream string, at time.Time, p []byte)
+	drop(stream string, d logfile.Dropped)
 }
 
 // queued is a piece of output, or the place of dropped ones.
@@ -138,13 +138,12 @@ func (q *queue) take() ([]queued, bool) {
 	return batch, q.closed
 }
 
-// write counts by itself what a full disk swallows, and says so in the log.
 func (q *queue) write(p queued) {
 	if p.text == nil {
-		q.sink.Drop(p.stream, p.dropped, logfile.ErrSlow)
+		q.sink.drop(p.stream, p.dropped)
 		return
 	}
-	q.sink.Write(p.stream, p.at, p.text)
+	q.sink.write(p.stream, p.at, p.text)
 	close(p.written)
 	q.mu.Lock()
 	defer q.mu.Unlock()

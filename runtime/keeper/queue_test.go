@@ -19,15 +19,13 @@ type slowSink struct {
 	got []string
 }
 
-func (s *slowSink) Write(stream string, _ time.Time, p []byte) error {
+func (s *slowSink) write(stream string, _ time.Time, p []byte) {
 	<-s.gate
 	s.add(stream + ":" + string(p))
-	return nil
 }
 
-func (s *slowSink) Drop(stream string, d logfile.Dropped, _ error) error {
+func (s *slowSink) drop(stream string, d logfile.Dropped) {
 	s.add(fmt.Sprintf("%s:-%d/%d in %v", stream, d.Lines, d.Bytes, d.To.Sub(d.From)))
-	return nil
 }
 
 func (s *slowSink) add(word string) {

@@ -52,10 +52,6 @@ type Writer struct {
 	open  [2]bool // the stream's last record was partial
 	lost  loss
 	bad   int64 // the second in which a damaged segment was last given up
-
-	// Losing, if set, is told when dropping begins, at most once a minute.
-	Losing func(error)
-	told   time.Time // when it was
 }
 
 // file is what a Writer needs of an *os.File opened for appending; a test can
@@ -208,13 +204,7 @@ func (w *Writer) Write(stream string, at time.Time, p []byte) error {
 	if losing {
 		return nil
 	}
-	err = fmt.Errorf("log %s: %w", w.path, err)
-	// Where a marker still fits and nothing behind it, dropping begins again and again.
-	if w.Losing != nil && (at.Sub(w.told) >= time.Minute || at.Before(w.told)) {
-		w.told = at
-		w.Losing(err)
-	}
-	return err
+	return fmt.Errorf("log %s: %w", w.path, err)
 }
 
 // Close ends the file. If something was lost, a last attempt is made to say so.

@@ -48,17 +48,22 @@ type Dropped struct {
 }
 
 // Drop counts output of a stream that the caller could not keep until the disk
-// takes it, and marks it in the stream.
+// takes it, and marks it in the stream. As with Write, an error tells that no mark can be written
+// either, once.
 func (w *Writer) Drop(stream string, d Dropped, cause error) error {
 	idx, ok := streamIndex(stream)
 	if !ok {
 		return fmt.Errorf("log %s: no stream %q", w.path, stream)
 	}
+	losing := w.lost.any()
 	if d.Bytes > 0 {
 		w.lost.add(idx, int(d.Lines), int(d.Bytes), cause)
 		w.lost.during(d.From, d.To)
 	}
-	return w.settle(d.To)
+	if err := w.settle(d.To); err != nil && !losing {
+		return fmt.Errorf("log %s: %w", w.path, err)
+	}
+	return nil
 }
 
 // raw counts output that has not become records.

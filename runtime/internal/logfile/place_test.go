@@ -151,6 +151,17 @@ func TestDrop(t *testing.T) {
 	if len(got) != 3 || got[1] != "wherry: 142 lines (12 kB) dropped 04:04:58-04:05:06 UTC: the disk was too slow" {
 		t.Errorf("got %q", got)
 	}
+	// A loss that begins with it is told of once, as one that begins with a write.
+	fail(w, 0)
+	if err := w.Drop(Stdout, Dropped{Lines: 1, Bytes: 2, From: t0, To: t0}, ErrSlow); !errors.Is(err, syscall.ENOSPC) || !strings.Contains(err.Error(), path) {
+		t.Errorf("with a full disk: %v", err)
+	}
+	if err := w.Drop(Stdout, Dropped{Lines: 1, Bytes: 2, From: t0, To: t0}, ErrSlow); err != nil {
+		t.Errorf("again: %v", err)
+	}
+	if err := w.Write(Stdout, t0, []byte("c\n")); err != nil {
+		t.Errorf("a write: %v", err)
+	}
 }
 
 // damaged is a file on a broken place of the disk.
