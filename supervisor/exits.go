@@ -83,7 +83,8 @@ func (l *loop) putExit(rec *api.ExitRecord, log string) {
 type exitKept struct{ unit string }
 
 func (m exitKept) handle(l *loop) {
-	if l.units[m.unit] == nil {
+	// A unit's own work is that it is being forgotten: that may have been there before the record.
+	if l.units[m.unit] == nil || l.work[m.unit] != nil {
 		l.wg.Go(func() { _ = l.exits.Forget(m.unit) })
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/wherry-run/wherry/supervisor/api"
 	"github.com/wherry-run/wherry/supervisor/event"
 	"github.com/wherry-run/wherry/supervisor/internal/exits"
+	"github.com/wherry-run/wherry/supervisor/plan"
 	"github.com/wherry-run/wherry/supervisor/supervisortest"
 )
 
@@ -196,6 +197,30 @@ func TestExitOfTheRemoved(t *testing.T) {
 		}
 		time.Sleep(time.Minute)
 		if err := d.exits.Put(&late); err != nil {
+			t.Fatal(err)
+		}
+		d.post(exitKept{"web"})
+		time.Sleep(time.Second)
+		if list, err := d.exits.List("web", ""); err != nil || len(list) != 0 {
+			t.Errorf("%+v %v", list, err)
+		}
+	})
+}
+
+// forgetting is a unit's forgetting that has deleted what there was, and has not been heard of yet.
+type forgetting struct{ unit string }
+
+func (m forgetting) handle(l *loop) { l.begin(m.unit, m.unit, string(plan.Forget)) }
+
+// TestExitWhileForgotten: a record that is written between the deletion of a removed unit's exits and the end of the unit goes too.
+func TestExitWhileForgotten(t *testing.T) {
+	world(t, func(t *testing.T, w *supervisortest.World, o Options) {
+		d := begin(t, o)
+		defer d.end()
+		d.apply("name: web\nimage: a\n")
+		time.Sleep(time.Second)
+		d.post(forgetting{"web"})
+		if err := d.exits.Put(&api.ExitRecord{Unit: "web", Instance: "web.1", Run: "web.1-aaaa", At: time.Now()}); err != nil {
 			t.Fatal(err)
 		}
 		d.post(exitKept{"web"})
