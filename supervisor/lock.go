@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -22,10 +23,14 @@ func lockFolder(dir string) (*lock, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	err = flock(f)
 	if errors.Is(err, unix.EWOULDBLOCK) {
 		defer f.Close()
-		return nil, fmt.Errorf("%s: %w%s", dir, ErrBusy, owner(f))
+		who := ""
+		if pid := owner(f); pid != 0 {
+			who = fmt.Sprintf(" (pid %d)", pid)
+		}
+		return nil, fmt.Errorf("%s: %w%s", dir, ErrBusy, who)
 	}
 	if err != nil {
 		f.Close()
@@ -38,14 +43,28 @@ func lockFolder(dir string) (*lock, error) {
 	return &lock{f}, nil
 }
 
-func owner(f *os.File) string {
+// lockPatience is how long the lock of a process that is gone is waited for: a child that it
+// was starting when it was killed has the file open until it executes its program.
+const lockPatience = 5 * time.Second
+
+func flock(f *os.File) error {
+	for end := time.Now().Add(lockPatience); ; time.Sleep(10 * time.Millisecond) {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if !errors.Is(err, unix.EWOULDBLOCK) || unix.Kill(owner(f), 0) != unix.ESRCH || time.Now().After(end) {
+			return err
+		}
+	}
+}
+
+// owner is the pid in the file, 0 if there is none.
+func owner(f *os.File) int {
 	b := make([]byte, 32)
 	n, _ := f.ReadAt(b, 0)
 	pid, err := strconv.Atoi(strings.TrimSpace(string(b[:n])))
-	if err != nil {
-		return ""
+	if err != nil || pid < 0 {
+		return 0
 	}
-	return fmt.Sprintf(" (pid %d)", pid)
+	return pid
 }
 
 func (l *lock) release() {
