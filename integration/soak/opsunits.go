@@ -21,6 +21,7 @@ func act(c *cargo) api.ActRequest {
 
 func apply(ctx context.Context, s *soak, r *rand.Rand, c *cargo) error {
 	text := c.text(r, s.shelf.ref(images[r.IntN(len(images))]))
+	defer c.nudge() // what it leads to may come late
 	c.nudge()
 	err := s.insist(ctx, func() error {
 		_, err := s.h.client.Apply(ctx, api.ApplyRequest{Files: []api.File{{Source: "/soak/" + c.name + ".yaml", Dir: "/", Text: text}}})
@@ -50,6 +51,7 @@ func awaitUp(ctx context.Context, s *soak, c *cargo) error {
 }
 
 func stop(ctx context.Context, s *soak, _ *rand.Rand, c *cargo) error {
+	defer c.nudge() // what it leads to may come late
 	c.nudge()
 	c.stopped = true
 	return s.insist(ctx, func() error {
@@ -67,6 +69,7 @@ func start(ctx context.Context, s *soak, _ *rand.Rand, c *cargo) error {
 }
 
 func restart(ctx context.Context, s *soak, _ *rand.Rand, c *cargo) error {
+	defer c.nudge() // what it leads to may come late
 	c.nudge()
 	c.stopped = false
 	return s.insist(ctx, func() error {
@@ -89,6 +92,7 @@ func (s *soak) forgiven(ctx context.Context, c *cargo, err error) error {
 }
 
 func remove(ctx context.Context, s *soak, r *rand.Rand, c *cargo) error {
+	defer c.nudge() // what it leads to may come late
 	c.nudge()
 	force := r.IntN(2) == 0
 	tries := 0
@@ -136,6 +140,7 @@ func paused(err error) bool {
 }
 
 func kill(ctx context.Context, s *soak, r *rand.Rand, c *cargo) error {
+	defer c.nudge() // what it leads to may come late
 	c.nudge()
 	sig := []string{"KILL", "TERM", "INT", "HUP", "SEGV"}[r.IntN(5)]
 	_, err := s.h.client.Kill(ctx, api.KillRequest{TargetsRequest: api.TargetsRequest{Targets: []string{target(c)}}, Signal: sig})
