@@ -25,7 +25,7 @@ no() { # no COMMAND...: it fails; what it says stands in $out
 	if "$@" >$out 2>&1; then fail "it worked: $* $(cat $out)"; fi
 }
 runs() { find /small/runs -mindepth 1 -maxdepth 1 -type d ! -name '.*' | wc -l; }
-leases() { find "$1/images/leases" /run/wherry/userns /run/wherry/network/leases -type f ! -name lock ! -name '.*' ! -name '*calm*' 2>/dev/null || true; }
+leases() { find /small/images/leases /run/wherry/userns /run/wherry/network/leases -type f ! -name lock ! -name '.*' "$@"; }
 
 cat >calm.yaml <<U
 image: $image
@@ -35,6 +35,7 @@ U
 sed 's/image:/labels: {of: next}\nimage:/' calm.yaml >next.yaml
 w apply --timeout 2m calm.yaml
 was=$(pids) runs=$(runs)
+is "leases of layers, ids and addresses" "$(leases -name '*calm*' | wc -l)" 3
 same() { is "what ran goes on" "$(pids)" "$was"; }
 gone() { is "runs" "$(runs)" "$runs"; }
 
@@ -65,7 +66,7 @@ until_true running calm
 until_true running next
 w rm -f next
 gone
-is "leases of others" "$(leases /small)" ""
+is "leases of others" "$(leases ! -name '*calm*')" ""
 is "status has nothing to say of it" "$(w status 2>&1 | grep -c 'is full' || true)" 0
 
 echo "== full while it logs"
@@ -112,7 +113,8 @@ ticks() { [[ $(w logs --no-prefix --tail 1 calm) == tick* ]]; }
 until_true ticks
 w restart calm
 w rm -f calm
-is "leases" "$(leases /small)" ""
+released() { [ -z "$(leases)" ]; }
+until_true released
 
 echo "== no inodes"
 printf '%s\n' "root: /few" "layers: folder" >/etc/wherry/wherry.yaml

@@ -49,7 +49,6 @@ echo "ok: stopped at $used KiB"
 
 keeper=$(wherry ctl status --format json | tr -d ' \n' | grep -o '"keeper_pid":[0-9]*' | cut -d: -f2)
 kill -9 "$keeper"
-sleep 1
 until_true wherry ctl exec box /web true
 wherry ctl restart box
 until_true curl -fsS http://127.0.0.1:8080/
@@ -57,7 +56,8 @@ until_true curl -fsS http://127.0.0.1:8080/
 wherry ctl image save -o /payload/web.tar 127.0.0.1:5000/web:latest
 wherry ctl rm -f box
 wherry ctl image rm -f 127.0.0.1:5000/web:latest
-until_true test -z "$(find /var/lib/wherry/layers -name layer.erofs)"
+none() { [ -z "$(find /var/lib/wherry/layers -name layer.erofs)" ]; }
+until_true none
 is "loop devices of layers" "$(loops)" 0
 wherry ctl image load -i /payload/web.tar
 wherry ctl run --rm --pull never --entrypoint /web 127.0.0.1:5000/web:latest true
