@@ -23,8 +23,10 @@
 // One goroutine owns the state: type loop. Everybody else sends it values
 // (type message) and reads snapshots that never change (type snapshot). A step
 // of the loop takes all messages there are, makes what they changed durable in
-// one batch, computes the plan, sets its actions going, publishes the next
-// snapshot, and only then answers whoever asked. An action has a goroutine of
+// one batch, plans the units that have changed and what hangs together with them
+// by depends_on (stale.go), sets the plan's actions going, publishes the next
+// snapshot, and only then answers whoever asked. All units are planned once a
+// minute, and in every step while the host goes down. An action has a goroutine of
 // its own, which reports back with a message; while it is under way the plan
 // knows so and leaves its instance alone. So a container that hangs in the
 // kernel holds up its own instance and nothing else. Every goroutine is
@@ -80,6 +82,7 @@
 //	ROOT/runs/RUN/.removing      the removal of several containers has begun
 //	ROOT/runs/RUN/NAME           of package runtime
 //	ROOT/logs/UNIT/INSTANCE/NAME.log
+//	ROOT/exits/                  package internal/exits
 //	ROOT/volumes/NAME/data       named volumes; nothing here ever deletes one
 //
 // Read first: Options, Supervisor, then loop.go and dispatch.go.
