@@ -20,7 +20,7 @@ func licencesOf(m *debug.Module) ([]string, error) {
 		return nil, err
 	}
 	// A module's code may lie below its repository's top, with the licence of the whole copied into its zip.
-	dir := filepath.Join(cache, escape(m.Path)+"@"+m.Version)
+	dir := filepath.Join(cache, escape(m.Path)+"@"+escape(m.Version))
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, err
@@ -50,7 +50,7 @@ var moduleCache = sync.OnceValues(func() (string, error) {
 	return strings.TrimSpace(string(out)), err
 })
 
-// escape writes a module's path as the cache does, for file systems that ignore case: "!a" for "A".
+// escape writes a module's path or version as the cache does, for file systems that ignore case: "!a" for "A".
 func escape(path string) string {
 	var b strings.Builder
 	for _, r := range path {

@@ -2,6 +2,8 @@ package main
 
 import (
 	"os"
+	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"testing"
 )
@@ -28,5 +30,28 @@ func TestRecognise(t *testing.T) {
 func TestEscape(t *testing.T) {
 	if got := escape("github.com/BurntSushi/toml"); got != "github.com/!burnt!sushi/toml" {
 		t.Error(got)
+	}
+}
+
+// TestLicenceOfCapitals: what is escaped in the path is so in the version, too.
+func TestLicenceOfCapitals(t *testing.T) {
+	own, err := os.ReadFile("../../../LICENSE")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cache := t.TempDir()
+	was := moduleCache
+	moduleCache = func() (string, error) { return cache, nil }
+	defer func() { moduleCache = was }()
+	dir := filepath.Join(cache, "example.com", "!a", "b@v1.0.0-!r!c1")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "LICENSE"), own, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	m := &debug.Module{Path: "example.com/A/b", Version: "v1.0.0-RC1"}
+	if got, err := licencesOf(m); err != nil || !slices.Equal(got, []string{"Apache-2.0"}) {
+		t.Errorf("%v, %v", got, err)
 	}
 }
