@@ -80,21 +80,21 @@ func Open(ctx context.Context, o Options) (*Runtime, error) {
 // Close disconnects. Containers run on, and so does the keeper; StopKeeper
 // ends one without containers.
 func (r *Runtime) Close() error {
-	if l := r.refuse(); l != nil {
-		l.close()
-	}
+	r.disconnect()
 	r.wg.Wait()
 	return nil
 }
 
-// refuse makes connections impossible from now on, and returns the one that stood.
-func (r *Runtime) refuse() *link {
+// disconnect ends the connection, and makes others impossible from now on.
+func (r *Runtime) disconnect() {
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	l := r.link
 	r.link, r.closed = nil, true
+	r.mu.Unlock()
 	r.cancel()
-	return l
+	if l != nil {
+		l.close()
+	}
 }
 
 // KeeperPid is the keeper's process id, 0 when it is away.

@@ -70,18 +70,18 @@ func (r *Runtime) endKeeper(ctx context.Context) (l *link, err error) {
 	defer r.connecting.Unlock()
 	l, err = dial(ctx, r.layout.Socket())
 	if err != nil {
-		r.refuse()
+		r.disconnect()
 		return nil, nil // there is none
 	}
 	if l.hello.Managed { // it would only be started again: whoever runs the service stops it
 		l.close()
-		r.refuse()
+		r.disconnect()
 		return nil, nil
 	}
 	if _, err := l.call(ctx, wire.Shutdown, nil); err != nil {
 		l.close()
 		return nil, err
 	}
-	r.refuse()
+	r.disconnect()
 	return l, nil
 }
