@@ -160,10 +160,12 @@ func TestRegistryDown(t *testing.T) {
 	hasError(t, h, "absent", "pull", p.Host)
 	h.KillDaemon()
 	h.Start()
-	harness.Eventually(t, 30*time.Second, "the new daemon tries again", func() bool {
-		u := h.Unit("absent")
-		return len(u.Instances) == 1 && u.Instances[0].Attempt >= 2
+	tries := 0 // those of the last daemon count on
+	harness.Eventually(t, 30*time.Second, "the new daemon knows the unit", func() bool {
+		tries = instance(h, "absent").Attempt
+		return tries > 0
 	})
+	harness.Eventually(t, 30*time.Second, "the new daemon tries again", func() bool { return instance(h, "absent").Attempt > tries })
 	if u := h.Unit("absent"); u.State != "backoff" && u.State != "starting" {
 		t.Errorf("a unit that waits for its image is called %s", u.State)
 	}
