@@ -106,6 +106,7 @@ func translate(err error) error {
 	}
 	if dir, ok := strings.CutPrefix(text, "chdir to cwd ("); ok { // it names a file that our users have never seen
 		text = "working directory " + strings.Replace(dir, ") set in config.json failed", "", 1)
+		return &runtime.StepError{Step: runtime.StepProcess, Err: &wrongRequest{errors.New(text)}}
 	}
 	step := runtime.StepProcess
 	switch {

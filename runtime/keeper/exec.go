@@ -87,10 +87,16 @@ func (k *Keeper) exec(ctx context.Context, req *wire.ExecRequest, files execFile
 	return exit, nil
 }
 
-// asked tells whether err is about what the caller wants to run.
+// asked tells whether err is about what the caller wants to run, by whom and where: a container that lives on has the same answer.
 func asked(err error) bool {
-	return errors.Is(err, runtime.ErrCommand) || errors.Is(err, runtime.ErrNotExecutable)
+	var wrong *wrongRequest
+	return errors.Is(err, runtime.ErrCommand) || errors.Is(err, runtime.ErrNotExecutable) || errors.As(err, &wrong)
 }
+
+// wrongRequest is a user or a working directory that the container does not have.
+type wrongRequest struct{ error }
+
+func (w *wrongRequest) Unwrap() error { return w.error }
 
 // endPatience is how long after a further process could not be started the container's
 // first one is given to be gone too: the kernel kills a group one by one, which takes its time on a host with much to do.
@@ -230,7 +236,7 @@ func execProcess(st *state, req *wire.ExecRequest) (*libcontainer.Process, error
 		defer root.Close()
 		id, err := lookupUser(root, req.User)
 		if err != nil {
-			return nil, err
+			return nil, &wrongRequest{err}
 		}
 		d.UID, d.GID, d.Groups = id.uid, id.gid, id.groups
 		d.Env = withHome(dropHome(d.Env), id.home)
