@@ -225,13 +225,7 @@ func (p *peer) pss() (mib float64) {
 		if err != nil || !p.comm.Match(bytes.TrimSpace(comm)) {
 			continue
 		}
-		b, _ := os.ReadFile(dir + "/smaps_rollup")
-		for line := range strings.Lines(string(b)) {
-			var kib float64
-			if _, err := fmt.Sscanf(line, "Pss: %f kB", &kib); err == nil {
-				mib += kib / 1024
-			}
-		}
+		mib += float64(number(pssLine, dir+"/smaps_rollup")) / 1024
 	}
 	return mib
 }

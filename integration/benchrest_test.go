@@ -136,14 +136,14 @@ func TestBenchIdle(t *testing.T) {
 	procs := map[string]int{"daemon": r.daemon, "keeper": r.keeper}
 	before := map[string]usage{}
 	for name, pid := range procs {
-		before[name] = usageOf(pid)
+		before[name] = r.usageOf(pid)
 	}
 	rest := time.Duration(seconds) * time.Second
 	time.Sleep(rest)
 	lines := []string{fmt.Sprintf("%d idle units, %s", r.units, rest)}
 	var mib, share float64
 	for _, name := range []string{"daemon", "keeper"} {
-		u := usageOf(procs[name])
+		u := r.usageOf(procs[name])
 		cpu := (u.cpu - before[name].cpu).Seconds() / rest.Seconds() * 100
 		mib, share = mib+u.pss, share+cpu
 		lines = append(lines, fmt.Sprintf("%-7s PSS %5.1f MiB, CPU %.3f %% of a core, %.1f wakeups a second", name, u.pss, cpu,
@@ -167,11 +167,13 @@ var (
 
 // usageOf asks for the process's own clock: /proc/PID/stat counts ticks of 10 ms, and the
 // times of threads go with them.
-func usageOf(pid int) (u usage) {
+func (r *resting) usageOf(pid int) (u usage) {
+	r.t.Helper()
 	var ts unix.Timespec
-	if unix.ClockGettime(int32(^pid<<3|2), &ts) == nil { // CPUCLOCK_SCHED of include/linux/posix-timers.h
-		u.cpu = time.Duration(ts.Nano())
+	if err := unix.ClockGettime(int32(^pid<<3|2), &ts); err != nil { // CPUCLOCK_SCHED of include/linux/posix-timers.h
+		r.t.Fatalf("clock of process %d: %v", pid, err)
 	}
+	u.cpu = time.Duration(ts.Nano())
 	dir := fmt.Sprintf("/proc/%d/", pid)
 	tasks, _ := filepath.Glob(dir + "task/*")
 	for _, task := range tasks {
@@ -181,6 +183,7 @@ func usageOf(pid int) (u usage) {
 	return u
 }
 
+// number is what a line of the file says; 0 if there is none.
 func number(line *regexp.Regexp, file string) int {
 	b, _ := os.ReadFile(file)
 	m := line.FindSubmatch(b)
@@ -227,13 +230,13 @@ func (r *resting) cost(n int, args []string) string {
 	w := &whole{cmd: append([]string{r.Bin + "/wherry", "ctl", "--socket", r.Socket}, args...)}
 	w.run(r.t, false)
 	time.Sleep(100 * time.Millisecond)
-	daemon, group := usageOf(r.daemon).cpu, r.groupCPU()
+	daemon, group := r.usageOf(r.daemon).cpu, r.groupCPU()
 	for range n {
 		w.run(r.t, true)
 		time.Sleep(20 * time.Millisecond)
 	}
 	time.Sleep(100 * time.Millisecond)
-	daemon, group = usageOf(r.daemon).cpu-daemon, r.groupCPU()-group
+	daemon, group = r.usageOf(r.daemon).cpu-daemon, r.groupCPU()-group
 	each := func(d time.Duration) float64 { return d.Seconds() * 1e3 / float64(n) }
 	return fmt.Sprintf("%6.1f ms (%.1f to %.1f); CPU ms: client %.1f, daemon %.1f, keeper and container %.1f", median(w.wall),
 		slices.Min(w.wall), slices.Max(w.wall), median(w.cpu), each(daemon), each(group))
@@ -246,5 +249,8 @@ func (r *resting) groupCPU() time.Duration {
 		return time.Duration(ns)
 	}
 	us := number(regexp.MustCompile(`(?m)^usage_usec (\d+)`), "/sys/fs/cgroup/"+r.Cgroup+"/cpu.stat")
+	if us == 0 {
+		r.t.Fatalf("group %s has no CPU time", r.Cgroup)
+	}
 	return time.Duration(us) * time.Microsecond
 }
