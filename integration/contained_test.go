@@ -40,8 +40,12 @@ func contained(t *testing.T, h *harness.Host, files []*os.File, namespaces ...st
 			return
 		}
 		ended = true
-		for _, pid := range children(c.Process.Pid) {
+		first := children(c.Process.Pid)
+		for _, pid := range first {
 			syscall.Kill(pid, syscall.SIGKILL)
+		}
+		if len(first) == 0 { // it never came so far, or hangs before
+			c.Process.Kill()
 		}
 		c.Wait()
 	}
