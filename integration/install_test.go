@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -27,6 +28,12 @@ func TestInstallDestdir(t *testing.T) {
 		if out, err := exec.Command("../scripts/install", args...).CombinedOutput(); err != nil {
 			t.Fatalf("scripts/install %v: %v\n%s", args, err, out)
 		}
+	}
+	if out, err := exec.Command("../scripts/install", "--uninstall", "--destdir", dest).CombinedOutput(); err == nil || !strings.Contains(string(out), "no such folder") {
+		t.Errorf("uninstalled from nowhere: %v %s", err, out)
+	}
+	if _, err := os.Stat(dest); err == nil {
+		t.Error("the folder to uninstall from was made")
 	}
 	install("--bin", bin, "--pages", pages)
 	first := tree(t, dest)
