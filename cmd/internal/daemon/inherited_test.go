@@ -6,14 +6,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func TestKeepInherited(t *testing.T) {
+func TestKeepInherited(t *testing.T) { testKeeps(t, keepInherited) }
+func TestKeepListed(t *testing.T)    { testKeeps(t, keepListed) }
+
+func testKeeps(t *testing.T, keep func() error) {
 	var p [2]int
 	if err := unix.Pipe2(p[:], 0); err != nil { // as a shell opens them
 		t.Fatal(err)
 	}
 	defer unix.Close(p[0])
 	defer unix.Close(p[1])
-	if err := keepInherited(); err != nil {
+	if err := keep(); err != nil {
 		t.Fatal(err)
 	}
 	for _, fd := range p {

@@ -27,7 +27,7 @@ func reapOrphans(ctx context.Context) {
 	ended := make(chan os.Signal, 1)
 	signal.Notify(ended, syscall.SIGCHLD)
 	defer signal.Stop(ended)
-	var again <-chan time.Time
+	again := time.After(reapEvery) // what ended before we listened
 	var seen map[int]bool
 	for {
 		select {

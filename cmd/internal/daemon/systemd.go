@@ -134,15 +134,15 @@ func stopSocket(log *slog.Logger, socket string) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	groups, err := os.ReadFile("/proc/self/cgroup")
-	if err != nil {
-		return
+	var jobs []byte
+	if err == nil {
+		jobs, err = exec.CommandContext(ctx, "systemctl", "list-jobs", "--no-legend", "--plain").Output()
 	}
-	jobs, err := exec.CommandContext(ctx, "systemctl", "list-jobs", "--no-legend", "--plain").Output()
 	if err == nil && isStopping(string(jobs), ownUnit(string(groups))) {
 		err = exec.CommandContext(ctx, "systemctl", "stop", "--no-block", socket).Run()
 	}
 	if err != nil {
-		log.Warn("the socket stays, the next call starts the daemon again", "err", err)
+		log.Warn("if the daemon was to stop, its socket stays: the next call starts it again", "socket", socket, "err", err)
 	}
 }
 

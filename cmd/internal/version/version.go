@@ -2,10 +2,7 @@
 // tell it apart from the next one: bug reports and `wherry ctl doctor` name it.
 package version
 
-import (
-	"runtime/debug"
-	"strings"
-)
+import "runtime/debug"
 
 // Text is the version of this program: what the linker was told, else the module's version, which `go build` and
 // `go install` know by themselves, else the commit.
@@ -28,7 +25,7 @@ func of(info *debug.BuildInfo) string {
 	}
 	for _, s := range info.Settings {
 		if s.Key == "vcs.revision" {
-			return strings.TrimSpace(s.Value[:min(12, len(s.Value))])
+			return s.Value[:min(12, len(s.Value))]
 		}
 	}
 	return unknown
