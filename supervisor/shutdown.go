@@ -147,6 +147,11 @@ func (m stayUp) handle(l *loop) {
 		w.reply <- fmt.Errorf("%w: %s called the shutdown off", api.ErrAborted, m.by)
 	}
 	l.touchAll()
+	for _, r := range l.runs {
+		if r.several() && r.phase != plan.Stopping && !r.phase.Ended() {
+			l.setWake(r, time.Now()) // a container may have been due meanwhile
+		}
+	}
 	select {
 	case l.refolder <- struct{}{}: // files that were left alone meanwhile
 	default:

@@ -358,3 +358,36 @@ func TestShutdownHooks(t *testing.T) {
 		}
 	})
 }
+
+// TestShutdownCalledOffWithinARun: a container whose back-off ends while the host goes down starts again once that is
+// called off, in a run that has not been stopped yet.
+func TestShutdownCalledOffWithinARun(t *testing.T) {
+	world(t, func(t *testing.T, w *supervisortest.World, o Options) {
+		w.Runtime.Script = func(c runtime.Config, n int) supervisortest.Script {
+			switch {
+			case c.Unit == "front":
+				return supervisortest.Script{IgnoreStop: true}
+			case c.Container == "side" && n == 1:
+				return supervisortest.Script{RunsFor: 59 * time.Second, Exit: runtime.Exit{Code: 1}}
+			}
+			return supervisortest.Script{}
+		}
+		d := begin(t, o)
+		defer d.end()
+		d.apply(`name: shop
+restart_policy: {condition: any, delay: 10s}
+containers:
+  main: {image: a}
+  side: {image: a, essential: false}
+`, "name: front\nimage: a\ndepends_on: [shop]\nstop_grace_period: 1h\n")
+		time.Sleep(time.Minute)
+		d.goesDown(2 * time.Minute)
+		time.Sleep(20 * time.Second)
+		d.wantContainers("main running", "side backoff")
+		if err := d.CancelShutdown(t.Context(), "operator"); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(5 * time.Second)
+		d.wantContainers("main running", "side running")
+	})
+}
