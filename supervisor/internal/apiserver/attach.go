@@ -61,12 +61,12 @@ func (s *Server) postAttach(w http.ResponseWriter, r *http.Request) error {
 	}
 	defer s.closeDuplex(d)
 	_ = d.out.control(api.Control{Attached: &at})
-	redraw(file, at, req.Size)
 	to := s.sinkOf(d, at, file, by)
 	if req.NoStdin || !at.Stdin {
 		to.file, to.end = nil, nil
 	}
-	output := s.Backend.Output(d.gone, at, req.Tail) // before any input: what answers to it is part of it
+	output := s.Backend.Output(d.gone, at, req.Tail) // before any input or new size: what answers to them is part of it
+	redraw(file, at, req.Size)
 	d.connect(to)
 	s.sendOutput(d, output)
 	if d.gone.Err() != nil && s.ctx.Err() == nil {
