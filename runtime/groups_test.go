@@ -90,19 +90,28 @@ func inGroup(t *testing.T, pid int, group string) {
 // TestGroupOfAKeeperGoesLate: a process that is on its way out when the keeper ends, as what a
 // failed start has left may be, does not make its group stay. checkLeft looks.
 func TestGroupOfAKeeperGoesLate(t *testing.T) {
+	// In the keeper's group until a moment after the keeper has left it.
+	late := exec.Command("sh", "-c", `while cat "$@" 2>/dev/null | grep -qx "$0"; do sleep 0.01; done; sleep 0.05`)
+	ended := make(chan struct{})
+	t.Cleanup(func() { // behind the world's own
+		if late.Process != nil {
+			late.Process.Kill()
+			<-ended
+		}
+	})
 	w := newWorld(t)
-	late := exec.Command("sleep", "0.3")
-	if err := late.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer func() { go late.Wait() }() // not before the keeper is asked to end
-	groups, _ := filepath.Glob("/sys/fs/cgroup/*" + w.group + "/.keeper")
-	v2, _ := filepath.Glob("/sys/fs/cgroup" + w.group + "/.keeper")
+	groups, _ := filepath.Glob("/sys/fs/cgroup/*" + w.group + "/.keeper/cgroup.procs")
+	v2, _ := filepath.Glob("/sys/fs/cgroup" + w.group + "/.keeper/cgroup.procs")
 	if groups = append(groups, v2...); len(groups) == 0 {
 		t.Fatal("the keeper has no group of its own")
 	}
+	late.Args = append(append(late.Args, strconv.Itoa(w.rt.KeeperPid())), groups...)
+	if err := late.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() { late.Wait(); close(ended) }()
 	for _, g := range groups {
-		if err := os.WriteFile(g+"/cgroup.procs", []byte(strconv.Itoa(late.Process.Pid)), 0); err != nil {
+		if err := os.WriteFile(g, []byte(strconv.Itoa(late.Process.Pid)), 0); err != nil {
 			t.Fatal(err)
 		}
 	}

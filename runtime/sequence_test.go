@@ -76,7 +76,8 @@ func checkSequence(t *testing.T, c runtime.Config) {
 	defer f.Close()
 	newest := 0
 	var number []byte
-	for lines := bufio.NewScanner(f); lines.Scan(); {
+	lines := bufio.NewScanner(f)
+	for lines.Scan() {
 		text, whole, ok := record(lines.Bytes())
 		if !ok {
 			continue
@@ -92,6 +93,9 @@ func checkSequence(t *testing.T, c runtime.Config) {
 			t.Fatalf("gap: %d after %d", n, newest)
 		}
 		newest, number = max(newest, n), number[:0]
+	}
+	if err := lines.Err(); err != nil {
+		t.Fatal(err)
 	}
 	if newest == 0 {
 		t.Fatal("a counter wrote nothing")

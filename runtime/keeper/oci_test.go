@@ -69,6 +69,18 @@ func TestOCIParse(t *testing.T) {
 	}
 }
 
+// TestOCINumber: what has no number gets one, engines look for it.
+func TestOCINumber(t *testing.T) {
+	for build, want := range map[string]string{
+		"v1.2.3": "v1.2.3", "1.2.3": "1.2.3", "v0.0.0-20261122000000-abcdef+dirty": "v0.0.0-20261122000000-abcdef+dirty",
+		"0123456789ab": "0.0.0+0123456789ab", "devel": "0.0.0+devel",
+	} {
+		if got := ociNumber(build); got != want {
+			t.Errorf("%q: %q, want %q", build, got, want)
+		}
+	}
+}
+
 func TestOCISizes(t *testing.T) {
 	for s, want := range map[string]int64{
 		"-1": -1, "0": 0, "4096": 4096, "1k": 1 << 10, "1K": 1 << 10, "32m": 32 << 20, "32MB": 32 << 20, "32MiB": 32 << 20,

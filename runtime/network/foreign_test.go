@@ -172,6 +172,30 @@ func TestReadPassing(t *testing.T) {
 	}
 }
 
+func TestRefusesAll(t *testing.T) {
+	device := []expr.Any{&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: 1}, &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte("eth0\x00")}}
+	for _, tc := range []struct {
+		name  string
+		exprs []expr.Any
+		want  bool
+	}{
+		{"drop", drop(), true},
+		{"nft's reject, counted and logged", []expr.Any{&expr.Counter{}, &expr.Log{}, &expr.Reject{}}, true},
+		{"iptables' reject", []expr.Any{&expr.Match{Name: "comment"}, &expr.Counter{}, &expr.Target{Name: "REJECT"}}, true},
+		{"another target", []expr.Any{&expr.Target{Name: "LOG"}}, false},
+		{"of one device", append(device, &expr.Reject{}), false},
+		{"of some packets", []expr.Any{&expr.Match{Name: "limit"}, &expr.Target{Name: "REJECT"}}, false},
+		{"of some packets, by nft", append([]expr.Any{&expr.Limit{}}, drop()...), false},
+		{"accept", verdict(expr.VerdictAccept, ""), false},
+		{"a jump", verdict(expr.VerdictJump, "x"), false},
+		{"a counter", []expr.Any{&expr.Counter{}}, false},
+	} {
+		if got := refusesAll(tc.exprs); got != tc.want {
+			t.Errorf("%s: %v", tc.name, got)
+		}
+	}
+}
+
 func TestLets(t *testing.T) {
 	for _, tc := range []struct {
 		name string
