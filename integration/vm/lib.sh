@@ -22,6 +22,13 @@ until_true() {
 		read -rt "0.$((left > 297 ? 2 : 5))" -u "$never" || true
 	done
 }
+# proven PROGRAM PATTERN: by the tests of a package whose names match. One that skips here has proven nothing.
+proven() {
+	"$1" -test.v -test.run "$2" >tests.out 2>&1 || fail "$1: $(cat tests.out)"
+	cat tests.out
+	grep -q '^--- PASS' tests.out || fail "$1: no test $2 has passed"
+	if grep -q '^ *--- SKIP' tests.out; then fail "$1: tests have skipped"; fi
+}
 w() { wherry ctl "$@"; }
 # inst UNIT TEMPLATE: of its first instance; cont UNIT CONTAINER TEMPLATE: of a container in it.
 inst() { w inspect --format "{{with index .Instances 0}}$2{{end}}" "$1"; }

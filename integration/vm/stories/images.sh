@@ -5,7 +5,7 @@
 # and when container and image are gone, so is everything that they took.
 . ./lib.sh
 
-./quota.test -test.v -test.run 'Limit|Inherited' || fail "quota.test"
+proven ./quota.test 'Limit|Inherited'
 
 mkdir -p /usr/lib/wherry /etc/wherry /var/lib/wherry
 install -m 755 wherry /usr/bin/wherry

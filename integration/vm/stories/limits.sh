@@ -7,7 +7,7 @@
 . ./lib.sh
 shares() { (cd /sys/fs/cgroup && grep -H . cgroup.subtree_control ./*/cgroup.subtree_control); }
 echo "== the runtime by itself"
-WHERRY_TEST_KEEPER=$PWD/wherry-keeper ./runtime.test -test.run TestLimitsAreReadBack || fail "the runtime's own tests"
+WHERRY_TEST_KEEPER=$PWD/wherry-keeper proven ./runtime.test TestLimitsAreReadBack
 
 echo "== under the daemon"
 install_wherry
