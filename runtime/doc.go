@@ -6,7 +6,7 @@
 // must outlive whoever asked for it: it parents the containers, copies their
 // output to log files and records how they end. This package is pure Go and
 // only speaks the keeper's protocol. It starts the keeper when none answers,
-// and again when one dies.
+// and again when one dies, or waits for the service manager that runs it.
 //
 // Read [Runtime] first, then [Config] and [Status].
 //
@@ -22,8 +22,8 @@
 //   - The caller dies: nothing happens to the containers. The next one opens a
 //     Runtime on the same folders and asks List.
 //   - The keeper dies: the containers run on, their output waits in pipes that
-//     they hold open themselves. The Runtime starts a new keeper, which adopts
-//     them. Calls under way that cannot be repeated give ErrKeeper.
+//     they hold open themselves. The next keeper adopts them. Calls under way that
+//     cannot be repeated give ErrKeeper.
 //   - The host reboots: the run folder is gone, and with it all containers.
 //
 // Where everything lies is told by the package internal/bundle.

@@ -94,27 +94,11 @@ func TestStopKeeperStartsNone(t *testing.T) {
 		case first <- conn:
 		default:
 		}
-		defer conn.Close()
-		conn.Speak(1)
-		for {
-			m, err := conn.Receive()
-			if err != nil {
-				return
-			}
-			var body any
-			switch m.Type {
-			case wire.Hello:
-				body = wire.HelloReply{Version: 1, Pid: 42, Instance: "fake"}
-			case wire.Shutdown: // its socket goes and other connections end before it answers
-				os.Remove(filepath.Join(dir, "keeper.sock"))
-				(<-first).Close()
-				time.Sleep(300 * time.Millisecond)
-			}
-			r, err := wire.New(wire.Reply, m.ID, body)
-			if err != nil || conn.Send(r) != nil || m.Type == wire.Shutdown {
-				return
-			}
-		}
+		answerFake(conn, wire.HelloReply{}, func() { // its socket goes and other connections end before it answers
+			os.Remove(filepath.Join(dir, "keeper.sock"))
+			(<-first).Close()
+			time.Sleep(300 * time.Millisecond) // in which another one would be started
+		})
 	})
 	rt, err := runtime.Open(t.Context(), runtime.Options{Root: dir, RunDir: dir, Keeper: script})
 	if err != nil {
@@ -131,6 +115,30 @@ func TestStopKeeperStartsNone(t *testing.T) {
 	}
 }
 
+// answerFake answers as a keeper of version 1 that knows no containers. It does shutdown when it is asked to end.
+func answerFake(conn *wire.Conn, hello wire.HelloReply, shutdown func()) {
+	defer conn.Close()
+	conn.Speak(1)
+	hello.Version, hello.Pid, hello.Instance = 1, 42, "fake"
+	for {
+		m, err := conn.Receive()
+		if err != nil {
+			return
+		}
+		var body any
+		switch m.Type {
+		case wire.Hello:
+			body = hello
+		case wire.Shutdown:
+			shutdown()
+		}
+		r, err := wire.New(wire.Reply, m.ID, body)
+		if err != nil || conn.Send(r) != nil || m.Type == wire.Shutdown {
+			return
+		}
+	}
+}
+
 // TestStopKeeperThatIsManaged: it is left to whoever manages it, and the connection to it ends.
 func TestStopKeeperThatIsManaged(t *testing.T) {
 	dir := t.TempDir()
@@ -140,24 +148,7 @@ func TestStopKeeperThatIsManaged(t *testing.T) {
 		if opened.Add(1) == 1 {
 			defer close(ended)
 		}
-		defer conn.Close()
-		conn.Speak(1)
-		for {
-			m, err := conn.Receive()
-			if err != nil {
-				return
-			}
-			if m.Type == wire.Shutdown {
-				t.Error("it is asked to end")
-			}
-			if m.Type != wire.Hello {
-				return
-			}
-			r, err := wire.New(wire.Reply, m.ID, wire.HelloReply{Version: 1, Pid: 42, Instance: "fake", Managed: true})
-			if err != nil || conn.Send(r) != nil {
-				return
-			}
-		}
+		answerFake(conn, wire.HelloReply{Managed: true}, func() { t.Error("it is asked to end") })
 	})
 	rt, err := runtime.Open(t.Context(), runtime.Options{Root: dir, RunDir: dir, Keeper: "/no/such/keeper"})
 	if err != nil {

@@ -7,7 +7,7 @@
 // anything, knows no images and no networks. Who talks to it is
 // runtime.Runtime, over the protocol of runtime/internal/wire.
 //
-// Read [Main] first, then start.go (the steps of a start), end.go (what is
+// Read [Main] first, then start.go and launch_process.go (the steps of a start), end.go (what is
 // true about an end) and adopt.go (what a new keeper does with what it finds).
 // init.c is the first process of every container.
 //
@@ -29,7 +29,8 @@
 //     memory of it (PIDFD_GET_INFO), else Unknown. Never a guessed code.
 //   - No thread is parked for a container: pidfds, pipes, event descriptors
 //     and sockets all wait in Go's network poller.
-//   - Every piece of output is in the log file before it leaves the pipe.
+//   - Every piece of output is in the log file before it leaves the pipe, unless
+//     its unit would rather lose lines than wait for the disk (queue.go).
 //
 // # A keeper that dies
 //

@@ -17,6 +17,10 @@
 //	RUN_DIR/containers/ID=KEY.exec     what is known of a process that was exec'd in it
 //	RUN_DIR/containers/ID.stdout       named pipe of its output
 //	RUN_DIR/containers/ID.stderr
+//	RUN_DIR/containers/ID.stdin        and of its input, if it has one
+//	RUN_DIR/ns/RUN.json                the keeper's state of the namespaces that a run shares
+//	RUN_DIR/ns/RUN/                    where they are mounted
+//	RUN_DIR/rootfs/                    where root file systems of user namespaces are mounted; empty on the host
 //	RUN_DIR/libcontainer/ID/           libcontainer's own state
 //	RUN_DIR/seccomp/HASH.bpf           compiled seccomp filters
 package bundle

@@ -68,7 +68,7 @@ func (l Layout) Exec(id, key string) string {
 	return filepath.Join(l.Containers(), id+"="+key+".exec")
 }
 
-// Pipe is the named pipe of stream ("stdout", "stderr").
+// Pipe is the named pipe of stream ("stdin", "stdout", "stderr").
 func (l Layout) Pipe(id, stream string) string {
 	return filepath.Join(l.Containers(), id+"."+stream)
 }
