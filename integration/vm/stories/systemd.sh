@@ -74,7 +74,8 @@ terminal() {
 store() { systemctl show -P NFileDescriptorStore wherry-keeper; }
 same "at first"
 terminal "at first"
-w exec box sh -c 'mknod /dev/mine b 7 0 && dd if=/dev/mine count=1' 2>/dev/null && fail "a device that was not given"
+if said=$(w exec box sh -c 'mknod /dev/mine b 7 0 && dd if=/dev/mine count=1' 2>&1); then fail "a device that was not given"; fi
+like "a device that was not given" "$said" "Operation not permitted"
 is "what a container inherits of the keeper's" "$(w exec box sh -c 'cat /proc/1/oom_score_adj /proc/self/oom_score_adj; ulimit -n; ulimit -Hn' | xargs)" "0 0 1024 524288"
 is "the keeper's own" "$(cat "/proc/$(main wherry-keeper)/oom_score_adj")" -900
 like "the tree" "$(systemd-cgls --no-pager /wherry.slice)" count.1-
