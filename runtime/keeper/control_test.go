@@ -3,6 +3,7 @@ package keeper
 import (
 	"context"
 	"errors"
+	"os"
 	"testing"
 
 	"github.com/wherry-run/wherry/runtime"
@@ -20,5 +21,17 @@ func TestEndedUnseen(t *testing.T) {
 		if err := order(); !errors.Is(err, runtime.ErrNotRunning) {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+// TestRootOfEndedUnseen: nor does anybody get the root of a process that has the number of a container's by now.
+func TestRootOfEndedUnseen(t *testing.T) {
+	const id = "web.1-aaaa.app"
+	c := newContainer(state{Status: runtime.Status{ID: id, State: runtime.Running, Pid: os.Getpid()}})
+	k := &Keeper{containers: map[string]*container{id: c}}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel() // it would wait until the end is worked out
+	if f, err := k.openRoot(ctx, id); !errors.Is(err, context.Canceled) {
+		t.Errorf("root: %v, %v", f, err)
 	}
 }

@@ -66,8 +66,12 @@ func (k *Keeper) openRoot(ctx context.Context, id string) (*os.File, error) {
 	}
 }
 
-// rootOfProcess opens the root of a process, which is then seen to have been the right one.
+// rootOfProcess opens the root of a process, which is then seen to have been the right one. One that ended while no
+// keeper was there is nobody's any more, and its number may be somebody else's.
 func rootOfProcess(p *process, pid int) (*os.File, error) {
+	if p == nil {
+		return nil, unix.ESRCH
+	}
 	f, err := openRootDir(fmt.Sprintf("/proc/%d/root", pid))
 	if err != nil {
 		return nil, err
