@@ -20,7 +20,7 @@ func (w *world) smallDisk(dir string, size, inodes int) {
 		w.tb.Fatal(err)
 	}
 	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, fmt.Sprintf("size=%d,nr_inodes=%d,mode=711", size, inodes)); err != nil {
-		w.tb.Skipf("tmpfs: %v", err)
+		w.tb.Fatalf("tmpfs: %v", err)
 	}
 	w.tb.Cleanup(func() { unix.Unmount(dir, unix.MNT_DETACH) }) // if the test has not come so far
 }
