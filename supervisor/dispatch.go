@@ -303,10 +303,11 @@ func (m forgotten) handle(l *loop) {
 			delete(l.attempts, instance)
 		}
 	}
-	for _, byInstance := range []map[string]int{l.starting, l.failed} {
-		for n := 1; n <= w.def().Replicas; n++ {
-			delete(byInstance, plan.Instance(m.unit, n))
-		}
+	for n := 1; n <= w.def().Replicas; n++ {
+		instance := plan.Instance(m.unit, n)
+		delete(l.starting, instance)
+		delete(l.failed, instance)
+		delete(l.failures, instance)
 	}
 	l.setUnit(m.unit, nil)
 	if !w.lazy() { // of `run --rm` there are too many, and their images are wanted again

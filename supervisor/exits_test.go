@@ -207,11 +207,6 @@ func TestExitOfTheRemoved(t *testing.T) {
 	})
 }
 
-// forgetting is a unit's forgetting that has deleted what there was, and has not been heard of yet.
-type forgetting struct{ unit string }
-
-func (m forgetting) handle(l *loop) { l.begin(m.unit, m.unit, string(plan.Forget)) }
-
 // TestExitWhileForgotten: a record that is written between the deletion of a removed unit's exits and the end of the unit goes too.
 func TestExitWhileForgotten(t *testing.T) {
 	world(t, func(t *testing.T, w *supervisortest.World, o Options) {
@@ -219,7 +214,8 @@ func TestExitWhileForgotten(t *testing.T) {
 		defer d.end()
 		d.apply("name: web\nimage: a\n")
 		time.Sleep(time.Second)
-		d.post(forgetting{"web"})
+		// It has deleted what there was, and was not heard of yet.
+		d.post(glance(func(l *loop) { l.begin("web", "web", string(plan.Forget)) }))
 		if err := d.exits.Put(&api.ExitRecord{Unit: "web", Instance: "web.1", Run: "web.1-aaaa", At: time.Now()}); err != nil {
 			t.Fatal(err)
 		}

@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/wherry-run/wherry/runtime"
 	"github.com/wherry-run/wherry/supervisor/api"
+	"github.com/wherry-run/wherry/supervisor/event"
 	"github.com/wherry-run/wherry/supervisor/supervisortest"
 	"github.com/wherry-run/wherry/supervisor/unit"
 )
@@ -105,17 +107,10 @@ func TestDependencyDropped(t *testing.T) {
 	})
 }
 
-// meddle loses a run behind the loop's back.
-type meddle struct{ unit string }
+// glance is a look into the loop, or a hand in it.
+type glance func(l *loop)
 
-func (m meddle) handle(l *loop) {
-	for id, r := range l.runs {
-		if r.Unit.Name == m.unit {
-			delete(l.runs, id)
-			delete(l.stale.runs, m.unit)
-		}
-	}
-}
+func (g glance) handle(l *loop) { g(l) }
 
 // TestOverlooked: what is not touched is found by the check that all tests on a world make, and
 // planned after a while all the same.
@@ -128,7 +123,12 @@ func TestOverlooked(t *testing.T) {
 		d.apply(web, "name: other\nimage: a\n")
 		time.Sleep(10 * time.Second)
 		p.take()
-		d.post(meddle{"web"})
+		d.post(glance(func(l *loop) { // loses a run behind the loop's back
+			for id := range l.stale.runs["web"] {
+				delete(l.runs, id)
+			}
+			delete(l.stale.runs, "web")
+		}))
 		if units, overlooked := p.take(); !slices.Equal(overlooked, []string{"web"}) || len(units) > 0 {
 			t.Errorf("planned %s, overlooked %s", units, overlooked)
 		}
@@ -137,6 +137,31 @@ func TestOverlooked(t *testing.T) {
 			t.Errorf("after a while planned: %s", units)
 		}
 		d.want("web", "running")
+	})
+}
+
+// TestRemovedIsForgotten: names are made up for ever, so nothing may be kept of one that has gone.
+func TestRemovedIsForgotten(t *testing.T) {
+	world(t, func(t *testing.T, w *supervisortest.World, o Options) {
+		w.Runtime.Script = func(runtime.Config, int) supervisortest.Script {
+			return supervisortest.Script{StartErr: errors.New("no such program")}
+		}
+		d := begin(t, o)
+		defer d.end()
+		d.apply(web)
+		time.Sleep(10 * time.Second)
+		if len(d.events(event.StartFailed)) == 0 {
+			t.Fatal("no start has failed")
+		}
+		if _, err := d.Remove(t.Context(), api.ActRequest{Units: []string{"web"}, Force: true}, "tester"); err != nil {
+			t.Fatal(err)
+		}
+		d.post(glance(func(l *loop) {
+			if n := len(l.starting) + len(l.failed) + len(l.failures) + len(l.attempts) + len(l.stale.users) + len(l.stale.runs) + len(l.stale.wakes) + len(l.work); n > 0 {
+				t.Errorf("kept: %v, %v, %v, %v, %+v, %v", l.starting, l.failed, l.failures, l.attempts, l.stale, l.work)
+			}
+		}))
+		synctest.Wait()
 	})
 }
 
