@@ -41,31 +41,10 @@ func (l *launch) create() error {
 	p.Args = l.job.args(l.cfg.Init, l.cfg.Spec.Process.Args)
 	p.ExtraFiles = l.job.files
 	l.giveIO(p)
-	if err := join.enter(); err != nil {
-		return stepError(runtime.StepCgroup, err)
-	}
-	if err = l.reach(atEntered); err == nil {
-		err = lc.Start(p)
-	}
-	if lerr := join.leave(); err == nil && lerr != nil {
-		err = lerr
-	}
-	if err == nil {
-		err = l.reach(atStarted)
-	}
-	if err != nil {
-		return translate(err)
-	}
-	if l.pid, err = p.Pid(); err != nil {
+	if err := l.begin(lc, p, join); err != nil {
 		return err
 	}
-	if l.c.proc, err = openProcess(l.pid); err != nil {
-		return err
-	}
-	if err := l.reach(atHeld); err != nil {
-		return err
-	}
-	if err := l.takeTerminal(); err != nil {
+	if err := l.hold(p); err != nil {
 		return err
 	}
 	if err := join.finish(); err != nil {
@@ -81,6 +60,41 @@ func (l *launch) create() error {
 		return err
 	}
 	return l.reach(atReleased)
+}
+
+// begin starts the process in the container's groups.
+func (l *launch) begin(lc *libcontainer.Container, p *libcontainer.Process, join *joining) error {
+	if err := join.enter(); err != nil {
+		return stepError(runtime.StepCgroup, err)
+	}
+	err := l.reach(atEntered)
+	if err == nil {
+		err = lc.Start(p)
+	}
+	if lerr := join.leave(); err == nil && lerr != nil {
+		err = lerr
+	}
+	if err == nil {
+		err = l.reach(atStarted)
+	}
+	if err != nil {
+		return translate(err)
+	}
+	return nil
+}
+
+// hold takes the process, and its terminal.
+func (l *launch) hold(p *libcontainer.Process) (err error) {
+	if l.pid, err = p.Pid(); err != nil {
+		return err
+	}
+	if l.c.proc, err = openProcess(l.pid); err != nil {
+		return err
+	}
+	if err := l.reach(atHeld); err != nil {
+		return err
+	}
+	return l.takeTerminal()
 }
 
 // watch lets the kernel tell of kills for memory from now on. Before the exec:
