@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -111,6 +112,40 @@ func TestStoreReadsBack(t *testing.T) {
 	if left, _ := os.ReadDir(dir); len(left) != 0 {
 		t.Errorf("left after destroy: %v", left)
 	}
+}
+
+// TestStoreKnowsWhatIsTaken: also after a change of a lease, a removal, and by the next daemon.
+func TestStoreKnowsWhatIsTaken(t *testing.T) {
+	dir := t.TempDir()
+	s, err := openLeases(dir, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	check := func(when string, addresses, publishing int) {
+		t.Helper()
+		next, err := openLeases(dir, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for who, s := range map[string]*leaseStore{"we": s, "the next": next} {
+			if !maps.Equal(s.used, usedBy(s.list()...)) || len(s.used) != addresses || len(s.publishing) != publishing {
+				t.Errorf("%s: %s: %v taken, %d publish", when, who, s.used, len(s.publishing))
+			}
+		}
+	}
+	web, db := leaseOf("web.1-aaaa", "10.88.0.2", tcp(80, 8080, "web")), leaseOf("db.1-aaaa", "10.88.0.3")
+	if err := errors.Join(s.put(web), s.put(db), s.put(db)); err != nil {
+		t.Fatal(err)
+	}
+	check("two", 2, 1)
+	if err := s.put(leaseOf("web.1-aaaa", "10.88.0.4")); err != nil {
+		t.Fatal(err)
+	}
+	check("another address, and no ports", 2, 0)
+	if err := errors.Join(s.remove("web.1-aaaa"), s.remove("web.1-aaaa"), s.remove("db.1-aaaa")); err != nil {
+		t.Fatal(err)
+	}
+	check("none", 0, 0)
 }
 
 func TestFreeSubnet(t *testing.T) {
