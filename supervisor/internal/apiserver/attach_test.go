@@ -31,7 +31,9 @@ func (p *painter) Output(context.Context, api.Attached, int) iter.Seq2[api.LogLi
 	return func(func(api.LogLine, error) bool) { p.then = p.size() }
 }
 
-func (p *painter) WaitRun(context.Context, api.Attached) (api.Exit, error) { return api.Exit{Code: 7}, nil }
+func (p *painter) WaitRun(context.Context, api.Attached) (api.Exit, error) {
+	return api.Exit{Code: 7}, nil
+}
 
 func (p *painter) size() (s api.Size) {
 	var err error
