@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -355,6 +356,9 @@ func TestLastWordsWithoutInit(t *testing.T) {
 	c.Init = false
 	c.Spec.Mounts = append(c.Spec.Mounts, bind(hold, "/hold"))
 	st := w.start(c)
+	w.await("the runtime to hold its output", func() bool {
+		return holds(filepath.Join(w.run, "containers", c.ID()+".stdout"))
+	})
 	keeper := w.rt.KeeperPid()
 	if err := unix.Kill(keeper, unix.SIGSTOP); err != nil {
 		t.Fatal(err)
@@ -375,6 +379,15 @@ func TestLastWordsWithoutInit(t *testing.T) {
 	if exit := w.finish(c); exit.Code != 7 && !exit.Unknown {
 		t.Errorf("exit = %+v", exit)
 	}
+}
+
+// holds says whether this process has the file at path open.
+func holds(path string) bool {
+	fds, _ := filepath.Glob("/proc/self/fd/*")
+	return slices.ContainsFunc(fds, func(fd string) bool {
+		to, err := os.Readlink(fd)
+		return err == nil && to == path
+	})
 }
 
 // TestSilentUntilAdopted: the first words of a container belong to its run, also if a keeper copies them that has not started it.
