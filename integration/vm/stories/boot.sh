@@ -3,7 +3,8 @@
 # seconds: 250
 # The host goes down: units stop in the reverse of their order, within the budget, and what does not heed its signal is killed and
 # named. It comes back with neither registry nor network: they start in order, what was stopped stays so, nothing counts as a
-# crash, limits, address and port are as before. Once more with a clock that is a year behind, and then a year ahead: nothing waits.
+# crash, limits, address and port are as before. It goes down without a daemon: all are asked to end nevertheless. Once more with
+# a clock that is a year behind, and then a year ahead: nothing waits.
 . ./lib.sh
 
 order=/var/lib/wherry/volumes/order/data/order
@@ -69,22 +70,32 @@ pre_stop: [{command: [sh, -c, 'echo drain c >>/order/order']}]"
 	is "limit" "$(cat "$(group a)/memory.max")" $((40 << 20))
 	is "address" "$(inst a '{{.Address}}')" "$(cat /var/lib/wherry/address)"
 	like "port" "$(w status a | grep ^network)" "0.0.0.0:8080->80/tcp"
+	pid=$(inst a '{{.Pid}}') deaf=$(inst deaf '{{.Pid}}')
+	# The next time the host goes down without a daemon.
 	systemctl disable wherry.service wherry.socket 2>/dev/null
+	systemctl stop wherry.socket wherry.service
+	[ -e "/proc/$pid" ] || fail "a ended with the daemon"
+	is "without a daemon" "$(systemctl is-active wherry-shutdown)" active
+	echo "no daemon" >>$order
+	kill -9 "$deaf" # it would take the minute that all have without a daemon
 	vm-reboot
 	;;
 3)
+	in_order 'start c' 'no daemon' 'stop a'
+	in_order 'no daemon' 'stop b'
+	in_order 'no daemon' 'stop c'
 	date -s "1 year ago" >/dev/null
 	systemctl start wherry
 	until_true running a b c
-	is "a year behind: restarts" "$(tries a)" 0/0
-	crash a
-	until_true restarted a 1
-	date -s "2 years" >/dev/null
+	is "a year behind: only the end that no daemon has seen counts" "$(tries a)" 1/1
 	crash a
 	until_true restarted a 2
-	date -s "1 year ago" >/dev/null
+	date -s "2 years" >/dev/null
 	crash a
 	until_true restarted a 3
+	date -s "1 year ago" >/dev/null
+	crash a
+	until_true restarted a 4
 	w events --format '{{.Type}}' >events.txt
 	grep -qx exit events.txt || fail "no event of an end"
 	is "given up" "$(grep -cx give_up events.txt || true)" 0
