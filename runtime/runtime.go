@@ -41,7 +41,6 @@ type Runtime struct {
 	mu      sync.Mutex
 	link    *link // nil while the keeper is away
 	managed bool  // a service manager has run the last one
-	closed  bool
 	opened  bool
 }
 
@@ -89,9 +88,9 @@ func (r *Runtime) Close() error {
 func (r *Runtime) disconnect() {
 	r.mu.Lock()
 	l := r.link
-	r.link, r.closed = nil, true
+	r.link = nil
+	r.cancel() // under the lock: connect looks there whether it may keep a link
 	r.mu.Unlock()
-	r.cancel()
 	if l != nil {
 		l.close()
 	}
@@ -137,7 +136,7 @@ func (r *Runtime) connect(ctx context.Context) (*link, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.managed = l.hello.Managed
-	if r.closed {
+	if r.ctx.Err() != nil {
 		l.close()
 		return nil, errClosed
 	}

@@ -43,7 +43,8 @@ func (r *Runtime) Upgrade(ctx context.Context, binary string) error {
 
 // StopKeeper ends the keeper if no container runs, else ErrBusy. What it knows
 // about ended containers stays on disk for the next one. The Runtime is closed
-// with it. A keeper that a service manager runs is left to that.
+// with it. A keeper that a service manager runs is left to that. An attempt to
+// connect that is under way is waited for, whatever ctx says, for up to 20 seconds.
 func (r *Runtime) StopKeeper(ctx context.Context) error {
 	l, err := r.endKeeper(ctx)
 	if err != nil {
