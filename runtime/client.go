@@ -150,7 +150,7 @@ func (l *link) call(ctx context.Context, t wire.Type, body any, files ...*os.Fil
 	case <-ctx.Done():
 	}
 	l.conn.Send(&wire.Message{Version: wire.Version, Type: wire.Cancel, ID: id})
-	if t != wire.Start && t != wire.Exec && t != wire.AwaitExec {
+	if t != wire.Start && t != wire.Exec && t != wire.AwaitExec && t != wire.MakeNamespaces {
 		return nil, ctx.Err()
 	}
 	// These leave nothing behind, but only once the keeper says so.

@@ -1,12 +1,15 @@
 package runtime_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -290,4 +293,50 @@ func holders() (pids []string) {
 		}
 	}
 	return pids
+}
+
+// Whoever calls the making off, or dies over it, can let go of what was made, at any moment of it.
+func TestNamespacesCalledOff(t *testing.T) {
+	w := newWorld(t)
+	w.passable()
+	for _, how := range []string{"client gone", "called off"} {
+		for i := range 40 {
+			n := runtime.Namespaces{Run: w.config("true").Run, IDMap: ids(idBase), Net: true}
+			ctx, cancel := context.WithCancel(w.ctx())
+			rt, end := w.rt, cancel
+			if how == "client gone" {
+				rt = w.open(builtKeeper)
+				if _, err := rt.List(ctx); err != nil {
+					t.Fatal(err)
+				}
+				end = func() { rt.Close() }
+			}
+			var over sync.WaitGroup
+			over.Go(func() {
+				if f, err := rt.MakeNamespaces(ctx, n); err == nil && f != nil {
+					f.Close()
+				}
+			})
+			time.Sleep(time.Duration(i) * 100 * time.Microsecond)
+			end()
+			if how == "called off" {
+				over.Wait() // as a start does
+			}
+			if err := w.rt.ReleaseNamespaces(w.ctx(), n.Run); err != nil {
+				t.Fatal(err)
+			}
+			over.Wait()
+			cancel()
+		}
+		held := func() (l []string) {
+			all, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", w.rt.KeeperPid()))
+			for _, fd := range all {
+				if to, _ := os.Readlink(fd); strings.HasPrefix(to, "user:") || strings.HasPrefix(to, "net:") {
+					l = append(l, to)
+				}
+			}
+			return l
+		}
+		w.await(how+": the end of all namespaces", func() bool { return len(held()) == 0 })
+	}
 }

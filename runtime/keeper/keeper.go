@@ -53,7 +53,8 @@ type Keeper struct {
 	orphans    map[string]*orphan // by execOwnerName
 	execs      execKeys
 	subs       map[*subscriber]struct{}
-	shared     map[string]*shared // namespaces by run; nil while they are made
+	shared     map[string]*shared       // namespaces by run
+	making     map[string]chan struct{} // of runs whose namespaces are being made; closed afterwards
 }
 
 // container is one container in the keeper's memory. Everything that must
@@ -156,6 +157,7 @@ func open(o options) (*Keeper, error) {
 		orphans:    map[string]*orphan{},
 		subs:       map[*subscriber]struct{}{},
 		shared:     map[string]*shared{},
+		making:     map[string]chan struct{}{},
 	}
 	// Before all else that opens groups: libcontainer keeps the first handle it gets of their tree.
 	if k.groups, err = k.prepareParent(); err != nil {

@@ -178,14 +178,14 @@ func (c *client) answer(ctx context.Context, m *wire.Message) (any, []*os.File, 
 		if err != nil {
 			return nil, nil, err
 		}
-		files, err := c.s.k.makeNamespaces(r)
+		files, err := c.s.k.makeNamespaces(ctx, r)
 		return nil, files, err
 	case wire.ReleaseNamespaces:
 		r, err := decode[wire.RunRequest](m)
 		if err != nil {
 			return nil, nil, err
 		}
-		return nil, nil, c.s.k.releaseNamespaces(r.Run)
+		return nil, nil, c.s.k.releaseNamespaces(ctx, r.Run)
 	case wire.Update:
 		r, err := decode[wire.UpdateRequest](m)
 		if err != nil {

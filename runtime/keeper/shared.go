@@ -81,8 +81,9 @@ func flagsOf(kinds []string) (flags uintptr) {
 	return flags
 }
 
-// makeNamespaces makes the namespaces that the containers of a run share, and holds them.
-func (k *Keeper) makeNamespaces(n *runtime.Namespaces) ([]*os.File, error) {
+// makeNamespaces makes the namespaces that the containers of a run share, and holds them; not for who has
+// gone meanwhile: nobody would ever let go of them.
+func (k *Keeper) makeNamespaces(ctx context.Context, n *runtime.Namespaces) ([]*os.File, error) {
 	wrap := func(err error) error { return fmt.Errorf("namespaces of %s: %w", n.Run, err) }
 	if err := bundle.CheckName(n.Run); err != nil {
 		return nil, err
@@ -96,25 +97,33 @@ func (k *Keeper) makeNamespaces(n *runtime.Namespaces) ([]*os.File, error) {
 	k.launching.RLock() // an upgrade waits until there is something to hand over
 	defer k.launching.RUnlock()
 	s := &shared{st: sharedState{Format: sharedFormat, BootID: k.boot, Namespaces: *n}, kept: n.Pin || n.PID}
+	made := make(chan struct{})
+	defer close(made)
 	k.mu.Lock()
-	if _, ok := k.shared[n.Run]; ok {
+	if k.shared[n.Run] != nil || k.making[n.Run] != nil {
 		k.mu.Unlock()
 		return nil, wrap(runtime.ErrExists)
 	}
-	k.shared[n.Run] = nil // being made
+	k.making[n.Run] = made
 	k.mu.Unlock()
 	err := k.makeShared(s)
 	var net *os.File
 	if err == nil && n.Net {
 		net, err = duplicate(s.files["net"])
 	}
+	if err == nil {
+		err = ctx.Err()
+	}
 	if err != nil {
+		if net != nil {
+			net.Close()
+		}
 		err = errors.Join(err, k.dropShared(s))
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	delete(k.making, n.Run)
 	if err != nil {
-		delete(k.shared, n.Run)
 		return nil, wrap(err)
 	}
 	k.shared[n.Run] = s
@@ -234,9 +243,19 @@ func (k *Keeper) holderGroup(st *sharedState) cgroup.Group {
 }
 
 // releaseNamespaces lets go of a run's namespaces. A PID namespace ends with
-// its holder, so that one waits for its containers.
-func (k *Keeper) releaseNamespaces(run string) error {
+// its holder, so that one waits for its containers. What is just being made, it lets go of afterwards.
+func (k *Keeper) releaseNamespaces(ctx context.Context, run string) error {
 	k.mu.Lock()
+	for k.making[run] != nil {
+		made := k.making[run]
+		k.mu.Unlock()
+		select {
+		case <-made:
+		case <-ctx.Done():
+			return fmt.Errorf("namespaces of %s: %w", run, ctx.Err())
+		}
+		k.mu.Lock()
+	}
 	s := k.shared[run]
 	if s != nil && s.st.PID && k.occupied(run) {
 		k.mu.Unlock()

@@ -1,6 +1,7 @@
 package keeper
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -204,9 +205,6 @@ func (k *Keeper) bequeath() (undo func(), err error) {
 		}
 	}
 	for _, s := range k.shared {
-		if s == nil {
-			continue
-		}
 		st := s.st
 		st.Keeper, st.KeeperStart, st.Files = os.Getpid(), self.startTime, map[string]int{}
 		for name, f := range s.files {
@@ -271,7 +269,7 @@ func (k *Keeper) clearShared() {
 	}
 	k.mu.Unlock()
 	for _, run := range runs {
-		if err := k.releaseNamespaces(run); err != nil && !errors.Is(err, runtime.ErrBusy) {
+		if err := k.releaseNamespaces(context.Background(), run); err != nil && !errors.Is(err, runtime.ErrBusy) {
 			k.logger.Error("namespaces stay", "run", run, "err", err)
 		}
 	}
