@@ -111,6 +111,7 @@ func (m adjusted) handle(l *loop) {
 		return
 	}
 	l.touch(r.Unit.Name)
+	defer l.conduct(r) // a container may have ended meanwhile
 	e := api.Event{Type: event.Update, Unit: r.Unit.Name, Instance: r.Instance, Run: r.Run}
 	if m.err != nil {
 		if l.ctx.Err() != nil {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/wherry-run/wherry/cgroup"
+	"github.com/wherry-run/wherry/runtime"
 	"github.com/wherry-run/wherry/supervisor/api"
 	"github.com/wherry-run/wherry/supervisor/event"
 	"github.com/wherry-run/wherry/supervisor/supervisortest"
@@ -146,6 +147,35 @@ func TestUpdateThatIsSlow(t *testing.T) {
 			t.Errorf("always slow: %v", err)
 		}
 	})
+}
+
+// TestEndDuringUpdate: less memory may be the end of a container before the update is answered.
+func TestEndDuringUpdate(t *testing.T) {
+	for _, text := range []string{limitedWeb, "name: web\nreplicas: 2\ncontainers:\n  app: {image: a, resources: {limits: {memory: 64MiB}}}\n  side: {image: b}\n"} {
+		world(t, func(t *testing.T, w *supervisortest.World, o Options) {
+			w.Runtime.Refuse = func(cgroup.Limits) error {
+				time.Sleep(time.Second)
+				return nil
+			}
+			d := begin(t, o)
+			defer d.end()
+			d.apply(text)
+			d.want("web", "running")
+			before := w.Runtime.Running("web.1")
+			d.apply(strings.Replace(text, "64MiB", "32MiB", 1))
+			app := "web.1"
+			if strings.Contains(text, "side") {
+				app = "web.1/app"
+			}
+			w.Runtime.End(app, runtime.Exit{Signal: "SIGKILL", OOM: true})
+			time.Sleep(20 * time.Second) // the plan of everything comes later
+			d.want("web", "running")
+			if now := w.Runtime.Running("web.1"); len(now) != 1 || now[0] == before[0] {
+				t.Errorf("running of web.1: %v, before %v", now, before)
+			}
+			d.empty(w)
+		})
+	}
 }
 
 func TestPauseKillResume(t *testing.T) {

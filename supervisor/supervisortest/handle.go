@@ -47,13 +47,15 @@ func (r *Runtime) Update(_ context.Context, id string, l cgroup.Limits) error {
 		return err
 	}
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	r.note("update", b.status.Instance)
+	r.mu.Unlock()
 	if r.Refuse != nil {
 		if err := r.Refuse(l); err != nil {
 			return err
 		}
 	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	b.limits = &l
 	return nil
 }
