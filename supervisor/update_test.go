@@ -151,7 +151,7 @@ func TestUpdateThatIsSlow(t *testing.T) {
 
 // TestEndDuringUpdate: less memory may be the end of a container before the update is answered.
 func TestEndDuringUpdate(t *testing.T) {
-	for _, text := range []string{limitedWeb, "name: web\nreplicas: 2\ncontainers:\n  app: {image: a, resources: {limits: {memory: 64MiB}}}\n  side: {image: b}\n"} {
+	for _, text := range []string{limitedWeb, "name: web\nreplicas: 2\ncontainers:\n  main: {image: a, essential: true, resources: {limits: {memory: 64MiB}}}\n  side: {image: b, essential: false}\n"} {
 		world(t, func(t *testing.T, w *supervisortest.World, o Options) {
 			w.Runtime.Refuse = func(cgroup.Limits) error {
 				time.Sleep(time.Second)
@@ -165,7 +165,7 @@ func TestEndDuringUpdate(t *testing.T) {
 			d.apply(strings.Replace(text, "64MiB", "32MiB", 1))
 			app := "web.1"
 			if strings.Contains(text, "side") {
-				app = "web.1/app"
+				app = "web.1/main"
 			}
 			w.Runtime.End(app, runtime.Exit{Signal: "SIGKILL", OOM: true})
 			time.Sleep(20 * time.Second) // the plan of everything comes later
