@@ -159,7 +159,7 @@ func newDisk(t *testing.T) (n *node, device string) {
 		err := server.Unmount()
 		// A loop device that somebody else has open, as who looks at every disk has, lets
 		// go of its file only when that is closed.
-		for range 200 {
+		for range 1200 {
 			if err == nil {
 				return
 			}
