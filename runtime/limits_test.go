@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/wherry-run/wherry/cgroup"
 	"github.com/wherry-run/wherry/runtime"
 )
@@ -227,12 +229,17 @@ func TestOOMOfGroupAndProcess(t *testing.T) {
 	w.rt.Kill(w.ctx(), single.ID())
 	w.finish(single)
 	// A limit that comes later is watched as well.
-	later := w.config("sh", "-c", "echo ready; sleep 1; "+script)
+	hold := filepath.Join(w.run, "hold")
+	if err := unix.Mkfifo(hold, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	later := w.config("sh", "-c", "read x </hold; "+script)
+	later.Spec.Mounts = append(later.Spec.Mounts, bind(hold, "/hold"))
 	w.start(later)
-	w.waitText(t, later, "ready")
 	if err := w.rt.Update(w.ctx(), later.ID(), cgroup.Limits{Memory: 32 << 20}); err != nil {
 		t.Fatal(err)
 	}
+	release(t, hold)
 	if exit := w.finish(later); exit.Signal != "SIGKILL" || !exit.OOM {
 		t.Errorf("later: ended as %+v\n%s", exit, w.text(later))
 	}
