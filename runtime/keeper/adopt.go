@@ -56,15 +56,15 @@ func (k *Keeper) adoptOne(st *state) {
 		if err := k.sweep(st); err != nil {
 			log.Error("cannot undo a start that was cut off", "err", err)
 			close(c.failed)
-			k.containers[st.ID] = c // a removal tries again
+			k.enter(c) // a removal tries again
 		}
 		return
 	case st.State == runtime.Exited && st.Drained:
 		close(c.settled)
-		k.containers[st.ID] = c
+		k.enter(c)
 		return
 	}
-	k.containers[st.ID] = c
+	k.enter(c)
 	k.reopen(c)
 	if c.proc == nil {
 		log.Info("container ended while no keeper was there")
@@ -73,6 +73,13 @@ func (k *Keeper) adoptOne(st *state) {
 	}
 	log.Info("container adopted", "pid", st.Pid)
 	go k.follow(c)
+}
+
+// enter makes an adopted container known. Those before it may be ending meanwhile, or lack memory, and look through all.
+func (k *Keeper) enter(c *container) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.containers[c.st.ID] = c
 }
 
 // adoptOldBoot handles a run folder that survived a reboot, as one that is not
@@ -84,7 +91,7 @@ func (k *Keeper) adoptOldBoot(st *state) {
 		return
 	}
 	c := newContainer(*st)
-	k.containers[st.ID] = c
+	k.enter(c)
 	go k.ended(c)
 }
 
@@ -110,7 +117,9 @@ func (k *Keeper) reopen(c *container) {
 	c.proc = holdSame(st.Pid, st.StartTime)
 	k.adoptIO(c)
 	if c.proc != nil {
+		c.mu.Lock()
 		seePaused(st)
+		c.mu.Unlock()
 	}
 	if c.proc != nil && st.WatchOOM {
 		if err := k.ooms.Add(cgroup.Group{Path: st.Cgroup}); err != nil {
