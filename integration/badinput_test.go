@@ -34,9 +34,7 @@ func failsToStart(t *testing.T, h *harness.Host, name, text string, parts ...str
 		t.Errorf("unit %s runs", name)
 	}
 	h.OK("rm", "-f", name)
-	if l := h.Leaks(); len(l) != 0 {
-		t.Errorf("unit %s left behind: %s", name, strings.Join(l, "\n"))
-	}
+	h.NothingLeft("unit " + name)
 }
 
 func TestBadStarts(t *testing.T) {

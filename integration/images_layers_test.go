@@ -149,9 +149,7 @@ func TestLayerForms(t *testing.T) {
 			if err := os.RemoveAll(h.Root + "/volumes/stuff"); err != nil {
 				t.Fatal(err)
 			}
-			if l := append(h.Leaks(), append(h.Loops(), storeLeftovers(h)...)...); len(l) > 0 {
-				t.Errorf("left behind: %s", strings.Join(l, "\n"))
-			}
+			h.NothingLeft("web and copy", h.Loops, func() []string { return storeLeftovers(h) })
 			var now int64
 			harness.Eventually(t, 20*time.Second, "the space is free", func() bool {
 				now = h.FreeBytes()

@@ -143,14 +143,14 @@ command: [sh, -c, "yes 0123456789012345678901234567890123456789; echo over"]
 `, r.Ref("busybox")))
 	flood := h.Running("flood", 1)
 	fill(t, h.Root+"/filler")
-	children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", h.MainPid(flood)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	yes, err := strconv.Atoi(strings.TrimSpace(string(children)))
-	if err != nil {
-		t.Fatal(err)
-	}
+	yes := 0
+	harness.Eventually(t, 30*time.Second, "the shell has started yes", func() bool {
+		main := h.MainPid(flood)
+		if all := children(main); main != flood.Pid && len(all) == 1 {
+			yes = all[0]
+		}
+		return yes != 0
+	})
 	before := written(t, yes)
 	harness.Eventually(t, 30*time.Second, "the flood goes on", func() bool { return written(t, yes) > before+(8<<20) })
 	if got := h.Running("flood", 1); got.Pid != flood.Pid {

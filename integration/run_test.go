@@ -51,7 +51,7 @@ func TestRun(t *testing.T) {
 	os.Mkdir(dir, 0o755)
 	h.OK("run", "-d", "--net", "host", "--name", "x", "--restart", "always", "-v", dir+":/t", image, "sh", "-c", "echo x >>/t/s; echo out; exec sleep 86000")
 	in := h.Running("x", 1)
-	if out := h.OK("exec", "x", "sh", "-c", "cat /t/s"); out != "x\n" {
+	if out := h.OK("exec", "x", "sh", "-c", "until [ -s /t/s ]; do usleep 10000; done; cat /t/s"); out != "x\n" {
 		t.Errorf("exec: %q", out)
 	}
 	if res := h.Run("exec", "x", "sh", "-c", "echo o; echo e >&2; exit 9"); res.Code != 9 || res.Stdout != "o\n" || res.Stderr != "e\n" {
@@ -68,9 +68,7 @@ func TestRun(t *testing.T) {
 		b, _ := os.ReadFile(filepath.Join(dir, "s"))
 		return string(b) == "x\nx\n"
 	})
-	if out := h.OK("logs", "x"); out != "out\nout\n" {
-		t.Errorf("logs: %q", out)
-	}
+	harness.Eventually(t, 30*time.Second, "logs of both runs of x", func() bool { return h.OK("logs", "x") == "out\nout\n" })
 
 	h.OK("run", "-d", "--net", "none", "--name", "seven", image, "sh", "-c", "sleep 0.3; exit 7")
 	if out := h.OK("wait", "seven"); out != "7\n" {

@@ -67,9 +67,9 @@ restart: always
 		s, err := redis(dbAddr, "STRLEN key")
 		return err == nil && s == ":8"
 	})
-	if out := h.OK("logs", "web"); !strings.Contains(out, "GET / HTTP/1.1") {
-		t.Errorf("no request in the log of web:\n%s", out)
-	}
+	harness.Eventually(t, 30*time.Second, "the log of web has a request", func() bool {
+		return strings.Contains(h.OK("logs", "web"), "GET / HTTP/1.1")
+	})
 }
 
 // getPage fetches a page, or returns the error.

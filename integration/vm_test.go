@@ -98,7 +98,7 @@ func seconds(t *testing.T, story string) int {
 func tell(t *testing.T, suite, story string, files []string) {
 	began := time.Now()
 	defer func() { noteTime(t, suite, story, time.Since(began)) }()
-	args := []string{"-t", "900", "-b", said(t, story, "boots", "1"), "-c", said(t, story, "cpus", "1"), story}
+	args := []string{"-t", "1800", "-b", said(t, story, "boots", "1"), "-c", said(t, story, "cpus", "1"), story}
 	run := exec.Command("vm/run.sh", append(args, files...)...)
 	run.Env = append(os.Environ(), "VM_SUITE="+suite)
 	if words := said(t, story, "append", ""); words != "" {

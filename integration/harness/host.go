@@ -128,7 +128,7 @@ func (h *Host) Flags() []string {
 
 // SecondDaemon starts one more daemon on the same root, which must fail.
 func (h *Host) SecondDaemon() (output string, err error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience*20*time.Second)
 	defer cancel()
 	c := exec.CommandContext(ctx, h.daemon.Path, h.daemon.Args[1:]...)
 	out, err := c.CombinedOutput()
@@ -178,9 +178,9 @@ func (h *Host) end(sig syscall.Signal) {
 	h.daemon.Process.Signal(sig)
 	select {
 	case <-h.done:
-	case <-time.After(60 * time.Second):
+	case <-time.After(patience * 60 * time.Second):
 		h.daemon.Process.Kill()
-		h.t.Errorf("the daemon did not end within 60 s of %v\n%s", sig, h.DaemonLog())
+		h.t.Errorf("the daemon does not end after %v\n%s", sig, h.DaemonLog())
 	}
 	h.daemon = nil
 }
@@ -235,6 +235,7 @@ func (h *Host) Feed(stdin string, args ...string) Result {
 
 func (h *Host) run(limit time.Duration, stdin string, args ...string) Result {
 	h.t.Helper()
+	limit *= patience
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	c := exec.CommandContext(ctx, h.Bin+"/wherry", append([]string{"ctl", "--socket", h.Socket}, args...)...)
@@ -336,9 +337,13 @@ func (h *Host) MainPid(in api.Instance) int {
 	return pid
 }
 
+// patience is how many times longer than a quiet machine would ever need tests wait on one that is slow and loaded.
+const patience = 4
+
 // Eventually polls until ok or the limit, which is generous: it is no measurement.
 func Eventually(t testing.TB, limit time.Duration, what string, ok func() bool) {
 	t.Helper()
+	limit *= patience
 	for end := time.Now().Add(limit); !ok(); {
 		if time.Now().After(end) {
 			t.Fatalf("not within %v: %s", limit, what)

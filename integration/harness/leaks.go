@@ -24,17 +24,9 @@ func (h *Host) close() {
 	}
 	keeper := h.keeperPid()
 	h.Run("rm", "--all", "--yes", "-f")
-	var left []string
-	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
-		if left = h.Leaks(); len(left) == 0 {
-			break
-		}
-	}
-	for _, l := range left {
-		h.t.Errorf("left behind: %s", l)
-	}
+	h.NothingLeft("all units")
 	h.StopDaemon()
-	for end := time.Now().Add(10 * time.Second); alive(keeper) && time.Now().Before(end); {
+	for end := time.Now().Add(patience * 10 * time.Second); alive(keeper) && time.Now().Before(end); {
 		time.Sleep(10 * time.Millisecond)
 	}
 	if alive(keeper) {
@@ -63,6 +55,24 @@ func (h *Host) keeperPid() int {
 		h.t.Errorf("info: %v", err)
 	}
 	return i.KeeperPid
+}
+
+// NothingLeft waits until nothing is left of whose containers are gone: the kernel ends processes and
+// lets go of mounts and devices in its own time.
+func (h *Host) NothingLeft(whose string, more ...func() []string) {
+	h.t.Helper()
+	left := h.Leaks
+	for _, m := range more {
+		before := left
+		left = func() []string { return append(before(), m()...) }
+	}
+	var now []string
+	for end := time.Now().Add(patience * 20 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		if now = left(); len(now) == 0 {
+			return
+		}
+	}
+	h.t.Errorf("left behind of %s: %s", whose, strings.Join(now, "\n"))
 }
 
 // Leaks lists what is there of containers: after all units are gone, nothing.

@@ -87,6 +87,9 @@ func (r *Registry) start(t testing.TB) {
 		t.Fatal(err)
 	}
 	Eventually(t, 20*time.Second, "the registry answers", func() bool {
+		if !alive(r.cmd.Process.Pid) { // somebody's connection has its port for now
+			r.again(t)
+		}
 		resp, err := r.client.Get(r.guard.scheme() + "://" + r.Addr + "/v2/")
 		if err != nil {
 			return false
@@ -109,8 +112,25 @@ func (r *Registry) Stop() {
 func (r *Registry) Restart(t testing.TB) {
 	t.Helper()
 	r.Stop()
-	r.cmd = exec.Command(r.cmd.Path, r.cmd.Args[1:]...)
+	r.cmd = r.command()
 	r.start(t)
+}
+
+func (r *Registry) command() *exec.Cmd {
+	c := exec.Command(r.cmd.Path, r.cmd.Args[1:]...)
+	c.Env = r.cmd.Env
+	return c
+}
+
+// again starts the program once more that has ended.
+func (r *Registry) again(t testing.TB) {
+	t.Helper()
+	r.cmd.Wait()
+	time.Sleep(100 * time.Millisecond)
+	r.cmd = r.command()
+	if err := r.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // Ref is the name of a pushed image.
