@@ -248,6 +248,8 @@ func (s *Supervisor) Run(ctx context.Context) (err error) {
 		cancel()
 		return err
 	}
+	l.publish(time.Now()) // or the first callers would hear that there are no units
+	l.touchAll()
 	ln, err := s.listen()
 	if err != nil {
 		cancel()
