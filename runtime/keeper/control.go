@@ -105,8 +105,17 @@ func (k *Keeper) running(id string) (*container, error) {
 	return c, nil
 }
 
-// kill ends every process of the container.
+// kill ends every process of the container, and of one that is just being started, once it is: whoever
+// cleans up after a start that was cut off would wait for its end in vain.
 func (k *Keeper) kill(ctx context.Context, id string) error {
+	if c, err := k.find(id); err == nil {
+		select {
+		case <-c.begun:
+		case <-c.failed:
+		case <-ctx.Done():
+			return fmt.Errorf("container %s: its start is under way: %w", id, ctx.Err())
+		}
+	}
 	c, err := k.running(id)
 	if err != nil {
 		return err
@@ -163,6 +172,11 @@ func (k *Keeper) remove(ctx context.Context, id string) error {
 	case <-c.failed: // and what could not be undone then is to be tried again
 	case <-ctx.Done(): // its last output is on its way to the log
 		return fmt.Errorf("container %s: %w", id, ctx.Err())
+	}
+	c.removing.Lock()
+	defer c.removing.Unlock()
+	if now, err := k.find(id); err != nil || now != c {
+		return nil // another caller's removal was faster: what has that id now is a new container
 	}
 	st := c.snapshot()
 	if err := os.RemoveAll(k.layout.Container(st.Run, st.Container)); err != nil {

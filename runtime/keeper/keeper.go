@@ -70,8 +70,10 @@ type container struct {
 	swept     atomic.Bool   // its group is gone
 	settled   chan struct{} // closed once the container has ended and its output is in the log
 	failed    chan struct{} // closed if the start failed: the container never was
+	begun     chan struct{} // closed once the start has worked or failed
 
 	handling sync.Mutex // held while its limits or its freezing change
+	removing sync.Mutex // one removal at a time
 
 	saving sync.Mutex // held while the state changes; taken before mu
 
@@ -81,7 +83,11 @@ type container struct {
 }
 
 func newContainer(st state) *container {
-	return &container{st: st, settled: make(chan struct{}), failed: make(chan struct{})}
+	c := &container{st: st, settled: make(chan struct{}), failed: make(chan struct{}), begun: make(chan struct{})}
+	if st.State != runtime.Creating {
+		close(c.begun)
+	}
+	return c
 }
 
 // hasFailed says whether the start failed. Such a container is only there if it
