@@ -41,7 +41,7 @@ func faultPoints(t *testing.T) []string {
 	}
 	var points []string
 	for _, m := range regexp.MustCompile(`(?m)^\tat\w+\s+point = "([a-z-]+)"`).FindAllStringSubmatch(string(b), -1) {
-		if m[1] != "adopt" {
+		if m[1] != "adopt" && m[1] != "input-kept" { // they are no part of every life
 			points = append(points, m[1])
 		}
 	}
@@ -377,4 +377,28 @@ func TestKeeperThatDoesNotAnswerYet(t *testing.T) {
 	w.await("a second keeper to be refused", func() bool { return strings.Contains(w.keeperLog(), "another keeper holds the lock") })
 	lock.Close() // the first one died over it
 	w.rt = <-opened
+}
+
+// TestInputClosedForNextKeeper: a keeper that is killed while it ends a container's input has promised that end.
+func TestInputClosedForNextKeeper(t *testing.T) {
+	w := newFaultyWorld(t)
+	for name, init := range map[string]bool{"with init": true, "without": false} {
+		t.Run(name, func(t *testing.T) {
+			w := w.on(t)
+			c := w.interactive(false, "cat")
+			c.Init = init
+			w.start(c)
+			caller := w.open("/no/such/keeper")
+			reached := w.set("input-kept", "hold")
+			var over sync.WaitGroup
+			over.Go(func() { caller.CloseStdin(w.ctx(), c.ID()) })
+			w.await("the point", reached)
+			caller.Close()
+			over.Wait()
+			killKeeper(w)
+			if exit := w.finish(c); exit.Code != 0 || exit.Signal != "" || exit.Unknown {
+				t.Errorf("exit = %+v", exit)
+			}
+		})
+	}
 }

@@ -129,6 +129,14 @@ func (e *execKeys) remove(id, key string) {
 	}
 }
 
+// has tells whether there is one of that execOwnerName.
+func (e *execKeys) has(owner string) bool {
+	id, key, _ := strings.Cut(owner, "=")
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.all[id][key]
+}
+
 func (e *execKeys) of(id string) []string {
 	e.mu.Lock()
 	defer e.mu.Unlock()

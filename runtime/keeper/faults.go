@@ -39,5 +39,6 @@ const (
 	atSweepGroup point = "remove-group"     // its group
 	atSweepState point = "remove-state"     // all but its state file
 	atSwept      point = "remove-forgotten" // and the run's folder and group, if it was the last
+	atInputKept  point = "input-kept"       // its end is on disk
 	atAdopt      point = "adopt"            // a keeper begins to take over
 )

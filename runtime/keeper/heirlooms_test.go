@@ -9,6 +9,9 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/wherry-run/wherry/runtime"
+	"github.com/wherry-run/wherry/runtime/internal/wire"
 )
 
 // someHeir writes down what it gets.
@@ -141,5 +144,39 @@ func TestDropAllOfOne(t *testing.T) {
 	h.dropAll("a-1.application")
 	if len(h.held)+len(h.byOwner) != 0 {
 		t.Errorf("left: %v %v", h.held, h.byOwner)
+	}
+}
+
+// TestNotWantedBack: what was let go of while its holder could not be told is not taken back.
+func TestNotWantedBack(t *testing.T) {
+	const open, closed = "web.1-aaaa.open", "web.1-aaaa.closed"
+	k := &Keeper{heirlooms: newHeirlooms(), containers: map[string]*container{
+		open:   newContainer(state{Status: runtime.Status{ID: open}, Input: true}),
+		closed: newContainer(state{Status: runtime.Status{ID: closed}, Input: true, InputClosed: true}),
+	}}
+	k.execs.add(open, "known")
+	names := []string{
+		"stdin/" + open, "stdin/" + closed, "exec/" + execOwnerName(open, "known"), "exec/" + execOwnerName(open, "over"),
+		"exec/" + execOwnerName(closed, "known"), "pidfd/" + closed, "pidfd/web.1-aaaa.none",
+	}
+	m, err := wire.New(wire.GiveBack, 1, wire.GiveBackRequest{Names: names})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range names {
+		r, _ := testPipe(t)
+		m.Files = append(m.Files, r)
+	}
+	if err := k.acceptHeirlooms(m); err != nil {
+		t.Fatal(err)
+	}
+	got := k.heirlooms.names()
+	slices.Sort(got)
+	want := []string{"exec/" + execOwnerName(open, "known"), "pidfd/" + closed, "stdin/" + open}
+	if !slices.Equal(got, want) {
+		t.Errorf("taken back: %v, want %v", got, want)
+	}
+	for _, name := range got {
+		k.heirlooms.dropName(name)
 	}
 }

@@ -127,7 +127,7 @@ func (k *Keeper) acceptHeirlooms(m *wire.Message) error {
 	return nil
 }
 
-// wantsHeirloom says whether name belongs to a container that has not settled, or to a run.
+// wantsHeirloom says whether name belongs to a container that has not settled and still needs it, or to a run.
 // A run's namespaces may come before any container of it: nobody knows it then
 // but he who has made them.
 func (k *Keeper) wantsHeirloom(name string) bool {
@@ -146,6 +146,12 @@ func (k *Keeper) wantsHeirloom(name string) bool {
 	case <-c.settled:
 		return false
 	default:
-		return true
 	}
+	switch kind { // it may have been dropped while nobody was there to be told
+	case heirStdin:
+		return !c.snapshot().InputClosed
+	case heirExec:
+		return k.execs.has(owner)
+	}
+	return true
 }

@@ -65,6 +65,9 @@ func (k *Keeper) closeStdin(id string) error {
 	if err := k.update(c, func(st *state) { st.InputClosed = true }); err != nil {
 		return err
 	}
+	if err := k.reach(atInputKept, c); err != nil {
+		return err
+	}
 	if err := k.dropInput(c, &st); err != nil {
 		return fmt.Errorf("container %s: close stdin: %w", id, err)
 	}

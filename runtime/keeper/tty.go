@@ -286,7 +286,11 @@ func (k *Keeper) adoptIO(c *container) {
 			return
 		}
 		go k.awaitTerminal(c, masterPatience)
-	case st.Input && !st.InputClosed && !st.Init:
+	case st.Input && st.InputClosed && c.proc != nil: // the keeper before us may have died before it could do it
+		if err := k.dropInput(c, st); err != nil {
+			k.logger.Warn("a container's input may stay open", "container", st.ID, "err", err)
+		}
+	case st.Input && !st.Init:
 		c.input = k.heirlooms.take(heirStdin, st.ID)
 	}
 }
