@@ -299,7 +299,7 @@ func (c *client) start(ctx context.Context, m *wire.Message) (any, []*os.File, e
 		}
 		netns = m.Files[0]
 	}
-	st, err := c.s.k.start(ctx, &cfg, netns)
+	st, err := c.s.k.start(ctx, c.ctx, &cfg, netns)
 	return st, nil, err
 }
 

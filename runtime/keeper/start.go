@@ -23,8 +23,9 @@ func stepError(step runtime.Step, err error) error {
 	return &runtime.StepError{Step: step, Err: err}
 }
 
-// start makes and starts a container. When it fails nothing is left.
-func (k *Keeper) start(ctx context.Context, cfg *runtime.Config, netns *os.File) (runtime.Status, error) {
+// start makes and starts a container. When it fails nothing is left. It goes on if the client ends, whose
+// successor finds the container; but what has not begun by then does not begin any more, as that one has looked already.
+func (k *Keeper) start(ctx, client context.Context, cfg *runtime.Config, netns *os.File) (runtime.Status, error) {
 	for _, name := range []string{cfg.Run, cfg.Container} {
 		if err := bundle.CheckName(name); err != nil {
 			return runtime.Status{}, stepError(runtime.StepProcess, err)
@@ -35,6 +36,9 @@ func (k *Keeper) start(ctx context.Context, cfg *runtime.Config, netns *os.File)
 	}
 	k.launching.RLock()
 	defer k.launching.RUnlock()
+	if err := client.Err(); err != nil {
+		return runtime.Status{}, stepError(runtime.StepProcess, err)
+	}
 	k.busy()
 	defer k.busy()
 	group, err := k.runGroup(cfg.Run, cfg.CgroupDriver)
@@ -45,6 +49,7 @@ func (k *Keeper) start(ctx context.Context, cfg *runtime.Config, netns *os.File)
 	if err != nil {
 		return runtime.Status{}, stepError(runtime.StepProcess, err)
 	}
+	defer close(c.begun)
 	if movesProcesses() {
 		defer warmGroups()()
 	}
