@@ -167,6 +167,7 @@ type intend struct {
 	units   []string
 	request api.ActRequest
 	by      string
+	made    uint64 // only the unit with this serial that `run` has made; 0: any
 	reply   chan error
 }
 
@@ -176,7 +177,7 @@ func (m intend) handle(l *loop) {
 		return
 	}
 	for _, name := range m.units {
-		if l.units[name] == nil {
+		if w := l.units[name]; w == nil || m.made != 0 && (w.serial != m.made || !w.ofRun()) {
 			m.reply <- noSuchUnit(name)
 			return
 		}
@@ -219,6 +220,9 @@ func (m intend) one(l *loop, name string) {
 		l.reset(w)
 	}
 	l.event(api.Event{Type: event.Intent, Unit: name, By: m.by, Message: m.verb})
+	if w.rec.Intent != plan.Running && len(l.stale.runs[name]) == 0 { // its first start will never be
+		w.tell(fmt.Errorf("unit %s: %w: somebody stopped it meanwhile", name, ErrNotRunning))
+	}
 	if hurry == nil {
 		return
 	}

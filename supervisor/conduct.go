@@ -315,6 +315,8 @@ func (l *loop) over(r *run) {
 			r.startedAt = m.startedAt
 			if !r.stopped {
 				l.started(r)
+			} else if w := l.units[r.Unit.Name]; w != nil {
+				w.tell(nil) // it was, for a moment
 			}
 		}
 		x := *m.exit

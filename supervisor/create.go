@@ -48,8 +48,9 @@ func (s *Supervisor) RunUnit(ctx context.Context, r api.RunRequest, by string, p
 		defer s.sizes.Delete(def.Name)
 	}
 	reply, started := make(chan error, 1), make(chan error, 1)
-	m := create{def: def, digest: img.Digest, stale: img.Stale, request: r, by: by, reply: reply, started: started}
-	if err := s.send(ctx, m, reply); err != nil {
+	m := create{def: def, digest: img.Digest, stale: img.Stale, request: r, by: by, reply: reply, started: started, serial: new(uint64)}
+	// Whoever is gone by now still has to know whether there is something to remove.
+	if err := s.send(context.WithoutCancel(ctx), m, reply); err != nil {
 		return "", err
 	}
 	select {
@@ -64,11 +65,20 @@ func (s *Supervisor) RunUnit(ctx context.Context, r api.RunRequest, by string, p
 	}
 	undo, cancel := detached(ctx)
 	defer cancel()
-	_, rmErr := s.Remove(undo, api.ActRequest{Units: []string{def.Name}, Force: true}, by)
-	if rmErr != nil && !errors.Is(rmErr, ErrNoSuchUnit) {
+	if rmErr := s.undoRun(undo, def.Name, *m.serial, by); rmErr != nil && !errors.Is(rmErr, ErrNoSuchUnit) {
 		err = errors.Join(err, rmErr)
 	}
 	return "", err
+}
+
+// undoRun removes the unit that RunUnit has made, and none that has its name by now.
+func (s *Supervisor) undoRun(ctx context.Context, name string, serial uint64, by string) error {
+	reply := make(chan error, 1)
+	m := intend{verb: verbRemove, units: []string{name}, request: api.ActRequest{Force: true}, by: by, made: serial, reply: reply}
+	if err := s.send(ctx, m, reply); err != nil {
+		return err
+	}
+	return s.awaitEffect(ctx, verbRemove, name, &entry{serial: serial})
 }
 
 func (s *Supervisor) pullFor(ctx context.Context, app *unit.Container, by string, progress func(image.Progress)) (image.Image, error) {
@@ -94,6 +104,7 @@ type create struct {
 	by      string
 	reply   chan error
 	started chan error
+	serial  *uint64 // of the unit; set before the reply
 }
 
 func (m create) handle(l *loop) {
@@ -115,6 +126,7 @@ func (m create) handle(l *loop) {
 	rev := state.Revision{Unit: name, Number: 1, Definition: m.def, Source: sourceRun, By: m.by, AppliedAt: now, Digest: m.digest, Stale: m.stale}
 	w := l.newWanted(rec, []state.Revision{rev})
 	w.attached, w.started, w.readers = m.request.Attach, m.started, new(atomic.Int32)
+	*m.serial = w.serial
 	l.setUnit(name, w)
 	l.saveUnit(w, rev)
 	l.undo = append(l.undo, func() { l.setUnit(name, nil); delete(l.auto, name) })

@@ -131,10 +131,7 @@ func (l *loop) started(r *run) {
 	if w == nil {
 		return
 	}
-	if w.started != nil {
-		w.started <- nil
-		w.started = nil
-	}
+	w.tell(nil)
 	a := l.attempts[r.Instance]
 	// Only healing counts: what somebody asked for is no sign of trouble.
 	if a.Ended != nil && !a.Ended.Stopped {
@@ -189,8 +186,10 @@ func (l *loop) startFailed(r *run, m startResult) {
 	if l.aborted(m.err) && l.descent != nil {
 		m.err = errGoingDown
 	}
-	w.started <- m.err
-	w.started = nil
+	w.tell(m.err)
+	if !w.ofRun() {
+		return
+	}
 	l.change(w.rec.Name, func(w *wanted) { w.rec.Intent = plan.Removed })
 }
 

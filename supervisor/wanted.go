@@ -59,6 +59,24 @@ func (w *wanted) clone() *wanted {
 	return &c
 }
 
+// ofRun tells whether `run` has made the unit, and no file has taken it over.
+func (w *wanted) ofRun() bool {
+	return !slices.ContainsFunc(w.revs, func(r state.Revision) bool { return r.Source != sourceRun && r.Source != updateSource })
+}
+
+// tell answers whoever waits for the unit's first start. A change that is taken back brings
+// the question back: it may have been answered, and nobody be there to hear it again.
+func (w *wanted) tell(err error) {
+	if w.started == nil {
+		return
+	}
+	select {
+	case w.started <- err:
+	default:
+	}
+	w.started = nil
+}
+
 // setDigests records what the images' names meant when the revision first started,
 // by container; nil: it is known.
 func (w *wanted) setDigests(number int, digests map[string]string, stale bool) *state.Revision {
