@@ -9,6 +9,7 @@ import (
 
 	"github.com/wherry-run/wherry/runtime"
 	"github.com/wherry-run/wherry/supervisor/api"
+	"github.com/wherry-run/wherry/supervisor/event"
 	"github.com/wherry-run/wherry/supervisor/plan"
 	"github.com/wherry-run/wherry/supervisor/supervisortest"
 	"github.com/wherry-run/wherry/supervisor/unit"
@@ -183,4 +184,42 @@ func TestRunUndoesOnlyItsOwn(t *testing.T) {
 		d.want("web", "running")
 		d.empty(w)
 	})
+}
+
+// A start that a shutdown has cancelled is no failure, also if that is called off before the start has ended.
+func TestStartOverShutdownCalledOff(t *testing.T) {
+	const job = "restart: \"no\"\n"
+	for name, text := range map[string]string{"one": web + job,
+		"several": "name: web\n" + job + "containers:\n  main: {image: a, essential: true}\n  side: {image: b, essential: false}\n"} {
+		for when, takes := range map[string][2]time.Duration{"pull": {time.Minute, 0}, "process": {0, time.Minute}} {
+			t.Run(name+"/"+when, func(t *testing.T) {
+				world(t, func(t *testing.T, w *supervisortest.World, o Options) {
+					w.Images.Takes = takes[0]
+					w.Runtime.Script = func(runtime.Config, int) supervisortest.Script {
+						return supervisortest.Script{StartTakes: takes[1]}
+					}
+					d := begin(t, o)
+					defer d.end()
+					d.apply(text)
+					time.Sleep(time.Second)
+					d.inbox <- at(func(l *loop) {
+						goDown{budget: time.Minute, by: "host", reply: make(chan error, 1), result: new(api.ShutdownResult)}.handle(l)
+						stayUp{by: "tester", reply: make(chan error, 1)}.handle(l)
+					})
+					time.Sleep(5 * time.Minute)
+					d.want("web", "running")
+					u := d.unit("web")
+					if u.Instances[0].Attempt != 0 || count(d.types("web"), event.StartFailed) > 0 {
+						t.Errorf("%v: %+v", d.types("web"), u.Instances)
+					}
+					for _, c := range u.Instances[0].Containers {
+						if c.State != "running" {
+							t.Errorf("container %s is %s", c.Name, c.State)
+						}
+					}
+					d.empty(w)
+				})
+			})
+		}
+	}
 }

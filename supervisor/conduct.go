@@ -139,7 +139,7 @@ func (l *loop) memberFailed(r *run, m *member, err error) {
 	m.spoilt = errors.Is(err, runtime.ErrNotFound) && !r.any(plan.ContainerUp)
 	if m.spoilt || r.Revision.Definition.Essential(m.def) {
 		r.failed = err // the event comes with the run's end
-	} else if !l.aborted(err) {
+	} else if !l.aborted(r, err) {
 		l.event(api.Event{Type: event.StartFailed, Unit: r.Unit.Name, Instance: r.Instance, Run: r.Run, Container: m.def.Name, Step: step,
 			Message: detail})
 		l.keepFailure(r, m.def.Name, step, detail)

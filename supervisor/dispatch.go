@@ -163,7 +163,7 @@ func (l *loop) started(r *run) {
 // startFailed counts a failed start like a crash; one that was aborted counts
 // as a stop.
 func (l *loop) startFailed(r *run, m startResult) {
-	r.stopped = r.stopped || l.aborted(m.err)
+	r.stopped = r.stopped || l.aborted(r, m.err)
 	r.endedAt, r.gone = time.Now(), m.clean
 	var step, container string
 	r.failure, step, container = failureOf(m.err)
@@ -183,7 +183,7 @@ func (l *loop) startFailed(r *run, m startResult) {
 		return
 	}
 	// A `run` whose first start failed leaves nothing behind.
-	if l.aborted(m.err) && l.descent != nil {
+	if l.aborted(r, m.err) && (l.descent != nil || r.calledOff) {
 		m.err = errGoingDown
 	}
 	w.tell(m.err)

@@ -54,6 +54,7 @@ type run struct {
 	wake      time.Time // of its containers' back-off
 	stopped   bool      // it was asked to end
 	until     time.Time // by when, because the host goes down
+	calledOff bool      // a shutdown of the host has cancelled a start of it
 	failure   string    // of a failed start
 	failed    error     // the same, of an essential container
 	lease     *network.Lease

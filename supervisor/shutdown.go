@@ -103,12 +103,24 @@ func (m goDown) handle(l *loop) {
 			l.descent.live[r.Unit.Name] = true
 		}
 	}
-	for _, w := range l.work {
-		if w.kind == plan.Abortable || w.kind == string(plan.Start) {
-			w.cancel() // and it is undone
-		}
+	for _, r := range l.runs {
+		l.callOff(r)
 	}
 	l.touchAll()
+}
+
+// callOff cancels the starts that are under way for a run, which undoes them.
+func (l *loop) callOff(r *run) {
+	keys := []string{r.Instance}
+	for _, m := range r.members {
+		keys = append(keys, containerID(r.Run, m.def.Name))
+	}
+	for _, key := range keys {
+		if w := l.work[key]; w != nil && (w.kind == plan.Abortable || w.kind == string(plan.Start)) {
+			w.cancel()
+			r.calledOff = true
+		}
+	}
 }
 
 // shorten gives the stops that are under way less time.
@@ -229,7 +241,8 @@ func (r *run) interrupted() bool {
 	return !r.until.IsZero() && r.exit != nil && r.Revision.Definition.Restart.Condition == unit.Never
 }
 
-// aborted tells whether a start has failed because it is not wanted any more.
-func (l *loop) aborted(err error) bool {
-	return errors.Is(err, context.Canceled) && (l.ctx.Err() != nil || l.descent != nil)
+// aborted tells whether a start of the run has failed because it is not wanted any more. The shutdown that
+// has cancelled it may have been called off before we hear of it.
+func (l *loop) aborted(r *run, err error) bool {
+	return errors.Is(err, context.Canceled) && (l.ctx.Err() != nil || l.descent != nil || r.calledOff)
 }
