@@ -17,9 +17,11 @@ import (
 // attached is no error. If a step fails the lease stays, so that calling again
 // finishes the work.
 func (m *Manager) Detach(ctx context.Context, run string) error {
-	if err := ctx.Err(); err != nil {
+	done, err := m.alone(ctx, run)
+	if err != nil {
 		return err
 	}
+	defer done()
 	l, err := m.withdraw(run)
 	if err == nil && l != nil {
 		// Without the lock: the kernel waits here until no processor can still
@@ -33,6 +35,33 @@ func (m *Manager) Detach(ctx context.Context, run string) error {
 		return fmt.Errorf("detach %s: %w", run, err)
 	}
 	return nil
+}
+
+// alone waits until nobody else detaches the run. Of two at once, the slower one would
+// remove by its name a device that is another run's by then, which has got the address.
+func (m *Manager) alone(ctx context.Context, run string) (done func(), err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for m.detaching[run] != nil && ctx.Err() == nil {
+		other := m.detaching[run]
+		m.mu.Unlock()
+		select {
+		case <-other:
+		case <-ctx.Done():
+		}
+		m.mu.Lock()
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	over := make(chan struct{})
+	m.detaching[run] = over
+	return func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		delete(m.detaching, run)
+		close(over)
+	}, nil
 }
 
 // withdraw takes the run's ports out of the table first, so that no connection
