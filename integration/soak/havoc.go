@@ -38,7 +38,7 @@ var havocs = []struct {
 }
 
 // troubleLimit is how long daemon and keeper may take to be back.
-const troubleLimit = time.Minute
+const troubleLimit = 3 * time.Minute
 
 // havoc kills one of our programs now and then, for d.
 func (s *soak) havoc(ctx context.Context, r *rand.Rand, d time.Duration) {

@@ -6,9 +6,11 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -24,6 +26,7 @@ type host struct {
 	bin, keeper        string // the keeper is a copy, which an upgrade replaces
 	root, run, units   string
 	socket, configFile string
+	subnet             string
 	client             *api.Client
 	failed             func(format string, args ...any)
 
@@ -57,7 +60,23 @@ func newHost(o options, failed func(string, ...any)) (*host, error) {
 		}
 	}
 	h.client = api.Dial(h.socket)
+	h.subnet = ownSubnet()
 	return h, h.newKeeper(0)
+}
+
+// ownSubnet is a part of 198.18.0.0/15, which RFC 2544 sets apart for tests like this. Daemons that look for a free
+// subnet at the same moment, as those of other tests may, all find the same one.
+func ownSubnet() string {
+	const parts = 128
+	taken, _ := net.InterfaceAddrs()
+	for i := range parts {
+		n := (os.Getpid() + i) % parts
+		_, p, err := net.ParseCIDR(fmt.Sprintf("198.%d.%d.0/22", 18+n/64, n%64*4))
+		if err == nil && !slices.ContainsFunc(taken, func(a net.Addr) bool { ip, ok := a.(*net.IPNet); return ok && p.Contains(ip.IP) }) {
+			return p.String()
+		}
+	}
+	return ""
 }
 
 // newKeeper puts a keeper of another build in place of the file: the same with something
@@ -84,7 +103,7 @@ func (h *host) start(ctx context.Context, config string) error {
 	if err := h.spawn(); err != nil {
 		return err
 	}
-	return h.answers(ctx, 30*time.Second, func(api.Info) bool { return true })
+	return h.answers(ctx, troubleLimit, func(api.Info) bool { return true })
 }
 
 // answers waits until a daemon and its keeper are there, and ok says so.
@@ -112,7 +131,7 @@ func (h *host) spawn() error {
 	}
 	defer log.Close()
 	c := exec.Command(h.bin+"/wherry", "daemon", "--config", h.configFile, "--root", h.root, "--run-dir", h.run, "--units", h.units,
-		"--socket", h.socket, "--bridge", h.tag, "--cgroup-parent", h.tag, "--keeper", h.keeper)
+		"--socket", h.socket, "--bridge", h.tag, "--cgroup-parent", h.tag, "--keeper", h.keeper, "--subnet", h.subnet)
 	c.Stdout, c.Stderr = log, log
 	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C at the terminal is ours
 	if err := c.Start(); err != nil {
@@ -183,15 +202,10 @@ func (h *host) daemonPid() int {
 	return h.daemon.Process.Pid
 }
 
-// keeperPid is 0 if nobody knows.
-func (h *host) keeperPid(ctx context.Context) int {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	i, err := h.client.Info(ctx)
-	if err != nil {
-		return 0
-	}
-	return i.KeeperPid
+// keeperPid is 0 if nobody tells.
+func (h *host) keeperPid(ctx context.Context) (pid int) {
+	_ = h.answers(ctx, troubleLimit, func(i api.Info) bool { pid = i.KeeperPid; return true })
+	return pid
 }
 
 // begin notes trouble that we make; end is called when all is well again.

@@ -36,8 +36,9 @@ func (s *soak) judge(ctx context.Context, o *op, c *cargo, began time.Time, err 
 	}
 }
 
-// comeBack is how long a container may be away that somebody has killed: its back-off.
-const comeBack = 30 * time.Second
+// comeBack is how long a container may be away that somebody has killed: its back-off, of a minute
+// at most, and its start.
+const comeBack = 75 * time.Second
 
 // expected are the answers of a daemon that somebody else has asked for something meanwhile.
 func (o *op) expected(c *cargo, err error) bool {
@@ -54,5 +55,5 @@ func (o *op) expected(c *cargo, err error) bool {
 func cutOff(err error) bool {
 	var e *api.Error
 	return errors.Is(err, api.ErrUnreachable) || errors.Is(err, api.ErrUnavailable) || errors.Is(err, api.ErrAborted) || errors.Is(err, api.ErrNotRunning) ||
-		errors.As(err, &e) && strings.Contains(e.Message, "keeper")
+		errors.Is(err, errBeforeItBegan) || errors.As(err, &e) && strings.Contains(e.Message, "keeper")
 }

@@ -50,7 +50,7 @@ func (m *measures) find(group, name string) *figure {
 
 // quiet is how long what goes on may take to end: removals, connections of a registry that
 // nobody uses any more, memory that is given back.
-const quiet = time.Minute
+const quiet = 4 * time.Minute
 
 // measure waits until nothing changes any more, or all is as it was before, and measures.
 func (s *soak) measure(ctx context.Context, before *measures) (*measures, error) {

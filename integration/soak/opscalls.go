@@ -40,6 +40,10 @@ func execute(ctx context.Context, s *soak, r *rand.Rand, c *cargo) error {
 	return told(c, exit, code, out.String()+errs.String(), strings.Repeat(word+"\n", 2))
 }
 
+// errBeforeItBegan is the end of what was on its way into a container when its keeper was killed, whom it
+// talks to until the program begins.
+var errBeforeItBegan = errors.New("it has ended before its program began")
+
 // told compares what came of a program with what it did.
 func told(c *cargo, exit api.Exit, code int, out, want string) error {
 	if exit.Code == code && exit.Signal == "" && !exit.Unknown && out == want {
@@ -48,6 +52,9 @@ func told(c *cargo, exit api.Exit, code int, out, want string) error {
 	if exit.Signal == "SIGKILL" || exit.Unknown {
 		// Its container ended.
 		return fmt.Errorf("exit %+v, want code %d: %w", exit, code, api.ErrNotRunning)
+	}
+	if exit.Signal == "SIGPIPE" && out == "" {
+		return fmt.Errorf("exit %+v, want code %d: %w", exit, code, errBeforeItBegan)
 	}
 	return fmt.Errorf("exit %+v and output %q, want code %d and %q", exit, out, code, want)
 }
@@ -78,9 +85,12 @@ func terminal(ctx context.Context, s *soak, r *rand.Rand, c *cargo) error {
 	return told(c, exit, code, "", "")
 }
 
+// answerLimit is how long a terminal or a page may take to answer on a loaded machine.
+const answerLimit = time.Minute
+
 // attach connects to a container, talks to one with a terminal, and leaves.
 func attach(ctx context.Context, s *soak, r *rand.Rand, c *cargo) error {
-	limited, cancel := context.WithTimeout(ctx, 20*time.Second)
+	limited, cancel := context.WithTimeout(ctx, answerLimit)
 	defer cancel()
 	if c.kind.name != "tty" {
 		leave, cancel := context.WithTimeout(ctx, time.Duration(50+r.IntN(400))*time.Millisecond)
@@ -99,7 +109,7 @@ func attach(ctx context.Context, s *soak, r *rand.Rand, c *cargo) error {
 	case errors.Is(err, api.ErrDetached):
 		return nil
 	case limited.Err() != nil && ctx.Err() == nil:
-		return fmt.Errorf("no answer of the terminal within 20 s")
+		return fmt.Errorf("no answer of the terminal within %v", answerLimit)
 	case err == nil:
 		return fmt.Errorf("the terminal's program ended: %w", api.ErrNotRunning)
 	}
@@ -210,7 +220,7 @@ func fetchPage(ctx context.Context, s *soak, _ *rand.Rand, c *cargo) error {
 		return fmt.Errorf("ports %+v", u.Ports)
 	}
 	client := &http.Client{Timeout: 3 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
-	for end := time.Now().Add(15 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(answerLimit / 2); ; time.Sleep(50 * time.Millisecond) {
 		var body []byte
 		res, err := client.Get(fmt.Sprintf("http://127.0.0.1:%d/", u.Ports[0].HostPort))
 		if err == nil {

@@ -138,7 +138,7 @@ func (s *soak) noise(ctx context.Context, part uint64, d time.Duration) error {
 
 // comeUp is how long a unit may take to run again once nobody disturbs it: the longest
 // back-off of the units, and starts of all of them on a loaded machine.
-const comeUp = 90 * time.Second
+const comeUp = 4 * time.Minute
 
 // comesUp waits until what should run does.
 func (s *soak) comesUp(ctx context.Context) {
@@ -196,7 +196,7 @@ func (s *soak) readAll(ctx context.Context) {
 
 // settle removes everything, waits for quiet, and measures.
 func (s *soak) settle(ctx context.Context, before *measures) (*measures, error) {
-	call, cancel := context.WithTimeout(ctx, 3*time.Minute)
+	call, cancel := context.WithTimeout(ctx, 10*time.Minute)
 	defer cancel()
 	if _, err := s.h.client.Remove(call, api.ActRequest{All: true, Force: true}); err != nil {
 		return nil, fmt.Errorf("remove all units: %w\n%s", err, s.h.logs())
@@ -206,6 +206,9 @@ func (s *soak) settle(ctx context.Context, before *measures) (*measures, error) 
 	}
 	if _, err := s.h.client.CollectImages(call, api.GCRequest{All: true}); err != nil {
 		return nil, fmt.Errorf("collect images: %w", err)
+	}
+	if err := s.beginAll(call); err != nil {
+		return nil, err
 	}
 	for _, name := range images { // the same ones each time
 		if _, err := s.h.client.Pull(call, api.PullRequest{Ref: s.shelf.ref(name)}, nil, nil); err != nil {
@@ -222,9 +225,21 @@ func (s *soak) settle(ctx context.Context, before *measures) (*measures, error) 
 	return s.measure(ctx, before)
 }
 
+// beginAll uses what is opened for good when it is first used: each measurement is of processes that have done so,
+// whatever they came to since the last kill.
+func (s *soak) beginAll(ctx context.Context) error {
+	for _, network := range []string{"none", "host", "bridge"} {
+		code, _, errs, err := s.ctl(ctx, "run", "--rm", "--net", network, s.shelf.ref(images[0]), "true")
+		if err != nil || code != 0 {
+			return fmt.Errorf("run --net %s: exit code %d, %v: %s", network, code, err, errs)
+		}
+	}
+	return nil
+}
+
 // end takes everything away. What is left fails the soak.
 func (s *soak) end(early bool) error {
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	if early {
 		if _, err := s.h.client.Remove(ctx, api.ActRequest{All: true, Force: true}); err != nil {
@@ -234,7 +249,7 @@ func (s *soak) end(early bool) error {
 	s.h.client.Close()
 	s.h.stop()
 	left := s.h.left()
-	for end := time.Now().Add(20 * time.Second); len(left) > 0 && time.Now().Before(end); left = s.h.left() {
+	for end := time.Now().Add(time.Minute); len(left) > 0 && time.Now().Before(end); left = s.h.left() {
 		time.Sleep(100 * time.Millisecond)
 	}
 	for _, l := range left {

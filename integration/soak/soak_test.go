@@ -73,7 +73,13 @@ func TestCompare(t *testing.T) {
 func TestGaps(t *testing.T) {
 	lines := func(numbers ...string) (l []api.LogLine) {
 		for _, n := range numbers {
-			l = append(l, api.LogLine{Run: "count-1.1-abcd", Text: []byte("n " + n + "\n")})
+			l = append(l, api.LogLine{Run: "count-1.1-abcd", Time: time.Now(), Text: []byte("n " + n + "\n")})
+		}
+		return l
+	}
+	of := func(container string, l []api.LogLine) []api.LogLine {
+		for i := range l {
+			l[i].Container = container
 		}
 		return l
 	}
@@ -83,6 +89,10 @@ func TestGaps(t *testing.T) {
 		killed bool
 		bad    int
 	}{
+		{"a sidecar from the beginning", of("side", lines("1", "2", "1")), false, 0},
+		{"a container from the beginning", of("main", lines("1", "2", "1")), false, 1},
+		{"a container from the beginning after a kill", of("main", lines("1", "2", "1", "2", "1")), true, 0},
+		{"a run from the beginning twice", lines("1", "2", "1", "2", "1"), true, 1},
 		{"in order", lines("1", "2", "3"), false, 0},
 		{"from the middle", lines("7", "8"), false, 0},
 		{"a gap", lines("1", "2", "4"), false, 1},
@@ -94,12 +104,32 @@ func TestGaps(t *testing.T) {
 		g := newGaps(newWatch(s), &cargo{kind: kinds[0]}, true)
 		if c.killed {
 			s.h.keepers = 1
+			s.h.troubles = []*trouble{{what: "kill -9 keeper"}}
 		}
 		for _, l := range c.lines {
 			g.note(l)
 		}
 		if len(s.failures) != c.bad {
 			t.Errorf("%s: %q", c.name, s.failures)
+		}
+	}
+}
+
+// TestToldOfACut: a program that never began is a cut, which something that was killed excuses; one that was cut off
+// by anything else is none.
+func TestToldOfACut(t *testing.T) {
+	for _, c := range []struct {
+		exit api.Exit
+		out  string
+		cut  bool
+	}{
+		{api.Exit{Signal: "SIGPIPE"}, "", true},
+		{api.Exit{Signal: "SIGPIPE"}, "word\n", false},
+		{api.Exit{Signal: "SIGSEGV"}, "", false},
+		{api.Exit{Code: 1}, "", false},
+	} {
+		if err := told(&cargo{}, c.exit, 7, c.out, "word\nword\n"); err == nil || cutOff(err) != c.cut {
+			t.Errorf("%+v: %v", c.exit, err)
 		}
 	}
 }

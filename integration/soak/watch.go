@@ -302,6 +302,7 @@ func (g *gaps) note(l api.LogLine) {
 	switch {
 	case !known, n == last+1:
 	case l.Container == "side" && n == 1: // started again within its run
+	case l.Container != "" && n == 1 && g.w.s.h.troubled(l.Time.Add(-20*time.Second), l.Time): // likewise, as its start was cut off
 	case n > last+1 && g.strict:
 		g.w.s.failed("log of %s: after %d comes %d, at %s", key, last, n, l.Time.Format(clock))
 	case n <= last && deaths == g.deaths[key]:
