@@ -152,7 +152,7 @@ func TestInitReapsAndForwards(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.await("the signal", func() bool { return strings.Contains(w.text(c), "got HUP") })
-	exit, err := w.rt.Stop(t.Context(), c.ID(), 10*time.Second)
+	exit, err := w.rt.Stop(t.Context(), c.ID(), patience)
 	if err != nil || exit.Code != 4 {
 		t.Errorf("stop: %+v, %v, want code 4", exit, err)
 	}

@@ -121,9 +121,11 @@ func (w *world) on(tb testing.TB) *world {
 	return &v
 }
 
-// ctx ends after a time that no healthy test needs.
+// patience is a time that no healthy test needs, on a slow and loaded machine either.
+const patience = 3 * time.Minute
+
 func (w *world) ctx() context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	w.tb.Cleanup(cancel)
 	return ctx
 }
@@ -302,11 +304,10 @@ func (w *world) close(dir string) {
 // gone waits for the end of process pid.
 func (w *world) gone(pid int) {
 	w.tb.Helper()
-	for range 1000 {
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
 		if err := unix.Kill(pid, 0); err != nil {
 			return
 		}
-		time.Sleep(5 * time.Millisecond)
 	}
 	w.tb.Errorf("process %d is still there", pid)
 }

@@ -1,7 +1,7 @@
 package runtime_test
 
 import (
-	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -23,23 +23,15 @@ func TestStoppedExec(t *testing.T) {
 	w := newWorld(t)
 	c := w.config("sh", "-c", `while :; do for p in /proc/[0-9]*; do p=${p#/proc/}; [ $p = 1 ] || [ $p = $$ ] || kill -STOP $p; done 2>/dev/null; done`)
 	w.start(c)
-	ctx, cancel := context.WithTimeout(w.ctx(), 5*time.Second)
-	defer cancel()
 	ended := make(chan error, 1)
 	go func() {
-		_, err := w.rt.Exec(ctx, c.ID(), runtime.Process{Args: []string{"sleep", "1000"}})
+		exit, err := w.rt.Exec(w.ctx(), c.ID(), runtime.Process{Args: []string{"sleep", "1000"}})
+		if exit.Signal == "SIGKILL" { // it was stopped as late as in its program
+			err = errors.New(exit.Signal)
+		}
 		ended <- err
 	}()
-	stopped := false
-	for range 400 {
-		if stopped = hasStoppedChild(w.rt.KeeperPid()); stopped {
-			break
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-	if !stopped {
-		t.Fatal("the exec did not come as far as the container")
-	}
+	w.await("the exec to come as far as the container", func() bool { return hasStoppedChild(w.rt.KeeperPid()) })
 	other := w.config("true")
 	w.start(other)
 	w.finish(other)
@@ -57,7 +49,7 @@ func TestStoppedExec(t *testing.T) {
 		if err == nil {
 			t.Error("the exec ended well")
 		}
-	case <-time.After(30 * time.Second):
+	case <-time.After(patience):
 		t.Error("the exec outlives its container")
 	}
 	w.finish(c)

@@ -159,7 +159,7 @@ func TestStopKeeperThatIsManaged(t *testing.T) {
 	}
 	select {
 	case <-ended:
-	case <-time.After(20 * time.Second):
+	case <-time.After(patience):
 		t.Error("the connection stays")
 	}
 }

@@ -81,7 +81,7 @@ func TestLimitsAreReadBack(t *testing.T) {
 	if disk != "" {
 		first.IO.ReadBytes = []cgroup.Rate{{Device: disk, Rate: 10 << 20}}
 	}
-	c := w.limited(first, "sleep", "60")
+	c := w.limited(first, "sleep", "1000")
 	st := w.start(c)
 	files := []want{
 		{"memory.limit_in_bytes", "memory.max", "67108864", "67108864"},
@@ -180,7 +180,7 @@ func eat(mebibytes int) string {
 
 func TestMemoryInUseIsNotTaken(t *testing.T) {
 	w := newWorld(t)
-	c := w.limited(cgroup.Limits{Memory: 512 << 20}, "sh", "-c", "x=$(dd if=/dev/zero bs=1M count=10 2>/dev/null | cat -v); echo ready; sleep 60; echo $x | wc -c")
+	c := w.limited(cgroup.Limits{Memory: 512 << 20}, "sh", "-c", "x=$(dd if=/dev/zero bs=1M count=10 2>/dev/null | cat -v); echo ready; sleep 1000; echo $x | wc -c")
 	st := w.start(c)
 	w.waitText(t, c, "ready")
 	stats, serr := w.rt.Stats(w.ctx(), c.ID())
@@ -201,11 +201,10 @@ func TestMemoryInUseIsNotTaken(t *testing.T) {
 
 func (w *world) waitText(t *testing.T, c runtime.Config, text string) {
 	t.Helper()
-	for range 2000 {
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		if strings.Contains(w.text(c), text) {
 			return
 		}
-		time.Sleep(10 * time.Millisecond)
 	}
 	t.Fatalf("it never said %q but %q", text, w.text(c))
 }
@@ -213,7 +212,7 @@ func (w *world) waitText(t *testing.T, c runtime.Config, text string) {
 func TestOOMOfGroupAndProcess(t *testing.T) {
 	w := newWorld(t)
 	// A child runs out of memory; its parent would live on.
-	script := eat(400) + "; echo child ended $?; sleep 60"
+	script := eat(400) + "; echo child ended $?; sleep 1000"
 	group := w.limited(cgroup.Limits{Memory: 32 << 20}, "sh", "-c", script)
 	w.start(group)
 	if exit := w.finish(group); exit.Signal != "SIGKILL" || !exit.OOM {
@@ -286,11 +285,11 @@ func TestPauseAndResume(t *testing.T) {
 		t.Fatal(err)
 	}
 	// A stop lets it see the signal.
-	if exit, err := w.rt.Stop(w.ctx(), c.ID(), 20*time.Second); err != nil || exit.Code != 7 {
+	if exit, err := w.rt.Stop(w.ctx(), c.ID(), patience); err != nil || exit.Code != 7 {
 		t.Errorf("stopped as %+v, %v", exit, err)
 	}
 	w.finish(c)
-	killed := w.config("sleep", "60")
+	killed := w.config("sleep", "1000")
 	w.start(killed)
 	if err := w.rt.Pause(w.ctx(), killed.ID()); err != nil {
 		t.Fatal(err)

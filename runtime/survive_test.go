@@ -31,12 +31,12 @@ func killKeeper(w *world) {
 // await polls for what the kernel or another process does in its own time.
 func (w *world) await(what string, ok func() bool) {
 	w.tb.Helper()
-	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
 		if ok() {
 			return
 		}
 	}
-	w.tb.Fatalf("%s: not within 20 s", what)
+	w.tb.Fatalf("%s: not within %v", what, patience)
 }
 
 func TestKeeperKilled(t *testing.T) {

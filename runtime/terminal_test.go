@@ -36,11 +36,10 @@ func (w *world) says(c runtime.Config, want string) {
 
 func (w *world) until(what string, ok func() bool, now func() string) {
 	w.tb.Helper()
-	for range 6000 {
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
 		if ok() {
 			return
 		}
-		time.Sleep(5 * time.Millisecond)
 	}
 	w.tb.Fatalf("no %s; there is %q\n%s", what, now(), w.keeperLog())
 }
