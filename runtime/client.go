@@ -70,11 +70,8 @@ func (l *link) receive() {
 			l.fail(err)
 			return
 		}
-		l.mu.Lock()
-		ch := l.pending[m.ID]
-		l.mu.Unlock()
+		ch := l.hand(m)
 		if ch == nil {
-			m.CloseFiles() // whoever asked has gone
 			continue
 		}
 		select {
@@ -82,6 +79,24 @@ func (l *link) receive() {
 		case <-l.ctx.Done():
 			m.CloseFiles()
 		}
+	}
+}
+
+// hand gives an answer to whoever waits for it, whom a release does not miss meanwhile. The
+// result is where there is no room: only a subscription is ever behind.
+func (l *link) hand(m *wire.Message) (full chan *wire.Message) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	ch := l.pending[m.ID]
+	if ch == nil {
+		m.CloseFiles() // whoever asked has gone
+		return nil
+	}
+	select {
+	case ch <- m:
+		return nil
+	default:
+		return ch
 	}
 }
 
@@ -113,10 +128,18 @@ func (l *link) expect(room int) (uint32, chan *wire.Message) {
 	return l.next, ch
 }
 
+// release gives an id up. An answer that came while nobody took it any more is closed at once: its descriptor may be
+// the end of a container's input.
 func (l *link) release(id uint32) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	ch := l.pending[id]
 	delete(l.pending, id)
+	select {
+	case m := <-ch:
+		m.CloseFiles()
+	default:
+	}
 }
 
 // lost is the error of calls that the end of the connection cut off.
