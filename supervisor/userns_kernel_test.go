@@ -55,11 +55,10 @@ func TestRealUserNamespace(t *testing.T) {
 // until waits for what a healthy host does soon.
 func (h *host) until(what string, ok func() bool) {
 	h.t.Helper()
-	for range 500 {
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		if ok() {
 			return
 		}
-		time.Sleep(20 * time.Millisecond)
 	}
 	h.t.Fatalf("%s: not in time", what)
 }
