@@ -3,6 +3,8 @@ package supervisor
 import (
 	"context"
 	"errors"
+	"os"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -222,4 +224,81 @@ func TestStartOverShutdownCalledOff(t *testing.T) {
 			})
 		}
 	}
+}
+
+// The end of a daemon does not wait for a caller that waits for an answer of it.
+func TestEndDuringRun(t *testing.T) {
+	world(t, func(t *testing.T, w *supervisortest.World, o Options) {
+		w.Runtime.Script = func(runtime.Config, int) supervisortest.Script {
+			return supervisortest.Script{StartTakes: time.Hour}
+		}
+		d := begin(t, o)
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		d.background.Go(func() { // as the API's server, which ends with Run
+			_, err := d.RunUnit(ctx, runWeb(), "tester", nil)
+			done <- err
+		})
+		time.Sleep(time.Minute)
+		began := time.Now()
+		d.cancel()
+		cancel()
+		if err := d.end(); err != nil {
+			t.Error(err)
+		}
+		if err := <-done; err == nil {
+			t.Error("never started, and nobody heard of it")
+		}
+		if took := time.Since(began); took > 0 {
+			t.Errorf("the daemon waited for %v", took)
+		}
+	})
+}
+
+// A file that takes the name of a `run --rm` whose removal is under way does not lose its logs to it.
+func TestApplyDuringRemovalOfRun(t *testing.T) {
+	world(t, func(t *testing.T, w *supervisortest.World, o Options) {
+		var slow atomic.Bool
+		o.hooks.fault = func(at string) bool {
+			if at == stepDetach && slow.CompareAndSwap(true, false) {
+				time.Sleep(time.Minute)
+			}
+			return false
+		}
+		w.Runtime.Script = func(_ runtime.Config, n int) supervisortest.Script {
+			s := supervisortest.Script{Output: []string{"hello"}}
+			if n == 1 {
+				s.RunsFor = time.Second
+			}
+			return s
+		}
+		d := begin(t, o)
+		defer d.end()
+		slow.Store(true)
+		r := runWeb()
+		r.Remove = true
+		if _, err := d.RunUnit(t.Context(), r, "tester", nil); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(10 * time.Second)
+		if slow.Load() {
+			t.Fatal("nothing is being removed")
+		}
+		for tries := 0; ; tries++ {
+			_, err := d.tryApply(web)
+			if err == nil {
+				break
+			}
+			mustIs(t, err, ErrExists)
+			if time.Sleep(10 * time.Second); tries > 10 {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(5 * time.Minute)
+		d.want("web", "running")
+		if _, err := os.Stat(d.paths.log("web", "web.1", unit.OnlyContainer)); err != nil {
+			t.Error(err)
+		}
+		d.empty(w)
+	})
 }

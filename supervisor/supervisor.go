@@ -235,7 +235,8 @@ func (s *Supervisor) Run(ctx context.Context) (err error) {
 		return errors.New("supervisor: Run was called before")
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
-	defer close(s.over)
+	over := sync.OnceFunc(func() { close(s.over) })
+	defer over()
 	if err := s.connect(ctx); err != nil {
 		return err
 	}
@@ -274,6 +275,7 @@ func (s *Supervisor) Run(ctx context.Context) (err error) {
 	}
 	s.event(api.Event{Type: event.Daemon, Message: "the daemon started", Fields: map[string]any{"pid": os.Getpid(), "version": s.opts.Load().Version}})
 	l.run(outer)
+	over() // whoever still asks gets no answer, and is waited for below
 	if l.died != nil {
 		s.died.Store(true)
 	} else {
