@@ -22,7 +22,7 @@ func (l *loop) check(units []*unit.Unit) error {
 		if err := l.checkLimits(u); err != nil {
 			return err
 		}
-		if l.work[u.Name] != nil {
+		if l.forgetting(u.Name) {
 			return fmt.Errorf("%w: unit %s is being removed: try again", ErrExists, u.Name)
 		}
 	}

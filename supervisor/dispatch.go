@@ -237,10 +237,10 @@ func (l *loop) dispatchRemove(a plan.Action) {
 	w := l.units[a.Unit]
 	// If the daemon died now, the next one would not find the run to count it.
 	flush := w != nil && !w.lazy()
-	ctx, _ := l.begin(a.Unit, a.Run, string(plan.Remove))
+	ctx, job := l.begin(a.Unit, a.Run, string(plan.Remove))
 	c := cleanup{s: l.Supervisor, run: a.Run}
 	if w != nil && w.lazy() && w.rec.Intent == plan.Removed {
-		c.unit = a.Unit
+		c.unit, job.forgets = a.Unit, true
 	}
 	l.wg.Go(func() {
 		if flush {
@@ -264,6 +264,17 @@ func (m removed) handle(l *loop) {
 	if r := l.runs[m.run]; r != nil && m.err == nil {
 		l.dropRun(r)
 	}
+}
+
+// forgetting tells whether a unit's logs and exits are being deleted: those of a later one of its
+// name must not be among them.
+func (l *loop) forgetting(unit string) bool {
+	for id := range l.stale.runs[unit] {
+		if w := l.work[id]; w != nil && w.forgets {
+			return true
+		}
+	}
+	return l.work[unit] != nil
 }
 
 // dispatchForget deletes a removed unit's logs and exits, then its records.

@@ -60,10 +60,11 @@ type loop struct {
 
 // work is an action under way.
 type work struct {
-	unit   string
-	kind   string // as plan.Input.InFlight wants it
-	cancel context.CancelFunc
-	haste  *haste // of a stop
+	unit    string
+	kind    string // as plan.Input.InFlight wants it
+	cancel  context.CancelFunc
+	haste   *haste // of a stop
+	forgets bool   // the removal of a run that deletes its unit's logs and exits too
 }
 
 // drainMax bounds how many messages share a step.
