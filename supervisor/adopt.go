@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -60,16 +61,50 @@ func (s *Supervisor) recover(ctx context.Context) (*loop, error) {
 		return nil, err
 	}
 	l.forgetUnsaved(leftovers, records)
+	l.removeLeftovers(ctx, leftovers, records)
+	return l, nil
+}
+
+// holdLimit is how long a leftover that cannot be removed holds up its instance.
+const holdLimit = 30 * time.Second
+
+// removeLeftovers sets their removal going. An instance starts nothing until its leftovers are gone: the keeper may be
+// about to start what the last daemon asked for, and two runs would work on the same volumes.
+func (l *loop) removeLeftovers(ctx context.Context, leftovers map[string]bool, records map[string]record) {
+	holds := map[string]*sync.WaitGroup{} // by instance
 	for _, id := range slices.Sorted(maps.Keys(leftovers)) {
-		s.event(api.Event{Type: event.Cleanup, Run: id, Message: "left unfinished, and removed"})
+		l.event(api.Event{Type: event.Cleanup, Run: id, Message: "left unfinished, and removed"})
+		letGo := func() {}
+		if rec := records[id]; l.units[rec.Unit.Name] != nil {
+			hold := holds[rec.Instance]
+			if hold == nil {
+				hold = &sync.WaitGroup{}
+				holds[rec.Instance] = hold
+				l.begin(rec.Unit.Name, rec.Instance, string(plan.Remove))
+			}
+			hold.Add(1)
+			letGo = sync.OnceFunc(hold.Done)
+			time.AfterFunc(holdLimit, letGo)
+		}
 		l.wg.Go(func() {
-			if err := (cleanup{s: s, run: id}).untilDone(ctx); err != nil {
-				s.post(removed{id, err})
+			defer letGo()
+			if err := (cleanup{s: l.Supervisor, run: id}).untilDone(ctx); err != nil {
+				l.post(removed{id, err})
 			}
 		})
 	}
-	return l, nil
+	for instance, hold := range holds {
+		l.wg.Go(func() {
+			hold.Wait()
+			l.post(leftoversGone(instance))
+		})
+	}
 }
+
+// leftoversGone says that an instance may start again.
+type leftoversGone string
+
+func (m leftoversGone) handle(l *loop) { l.finish(string(m)) }
 
 // forgetUnsaved deletes what units have left that ended with their run before
 // anything of them was in the database.

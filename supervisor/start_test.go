@@ -197,3 +197,24 @@ func TestResolvingIsShared(t *testing.T) {
 		t.Error("an answer is kept for ever")
 	}
 }
+
+// The next daemon finds a start under way that the last one asked for. It ends that before it starts the instance again:
+// there are never two runs at work on the same volumes.
+func TestNoSecondRunBesideALeftover(t *testing.T) {
+	world(t, func(t *testing.T, w *supervisortest.World, o Options) {
+		d := begin(t, o)
+		d.apply(web)
+		d.want("web", "running")
+		if err := d.end(); err != nil {
+			t.Fatal(err)
+		}
+		w.Runtime.Unsettle("web.1")
+		d = begin(t, o)
+		defer d.end()
+		time.Sleep(10 * time.Second)
+		d.want("web", "running")
+		if n, peak := w.Runtime.Starts("web.1"), w.Runtime.Peak("web"); n != 2 || peak != 1 {
+			t.Errorf("%d starts, %d runs at once", n, peak)
+		}
+	})
+}

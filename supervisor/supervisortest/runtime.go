@@ -285,7 +285,7 @@ func (r *Runtime) Start(ctx context.Context, c runtime.Config) (runtime.Status, 
 	r.note("start", name)
 	up := map[string]bool{}
 	for _, o := range r.boxes {
-		if o.status.Unit == c.Unit && o.status.State == runtime.Running {
+		if o.status.Unit == c.Unit && o.status.State != runtime.Exited {
 			up[o.status.Run] = true
 		}
 	}
@@ -396,7 +396,7 @@ func (r *Runtime) Kill(_ context.Context, id string) error {
 	defer r.mu.Unlock()
 	if b.status.State == runtime.Creating {
 		r.mu.Unlock()
-		time.Sleep(time.Millisecond) // whoever is about to listen hears of it
+		time.Sleep(time.Second) // the rest of the start
 		r.mu.Lock()
 	}
 	r.end(b, runtime.Exit{Signal: "SIGKILL"})
