@@ -39,14 +39,23 @@ func (h *Host) close() {
 	h.log.Close()
 	h.checkNetwork()
 	if h.small {
-		if err := unix.Unmount(h.Root, 0); err != nil {
-			h.t.Errorf("left behind: %s: %v", h.Root, err)
-		}
+		h.soon(h.Root, func() error { return unix.Unmount(h.Root, 0) })
 	}
 	if err := os.RemoveAll(h.Dir); err != nil {
 		h.t.Errorf("left behind: %v", err)
 	}
 	h.removeCgroups()
+}
+
+// soon tries to take away what the last processes that have ended may still hold.
+func (h *Host) soon(what string, do func() error) {
+	err := do()
+	for end := time.Now().Add(patience * 10 * time.Second); err == syscall.EBUSY && time.Now().Before(end); err = do() {
+		time.Sleep(20 * time.Millisecond)
+	}
+	if err != nil {
+		h.t.Errorf("left behind: %s: %v", what, err)
+	}
 }
 
 func (h *Host) keeperPid() int {
@@ -190,9 +199,7 @@ func (h *Host) removeCgroups() {
 	for _, pattern := range []string{"/sys/fs/cgroup/" + h.Cgroup, "/sys/fs/cgroup/*/" + h.Cgroup} {
 		roots, _ := filepath.Glob(pattern)
 		for _, r := range roots {
-			if err := syscall.Rmdir(r); err != nil {
-				h.t.Errorf("left behind: cgroup %s: %v", r, err)
-			}
+			h.soon("cgroup "+r, func() error { return syscall.Rmdir(r) })
 		}
 	}
 }

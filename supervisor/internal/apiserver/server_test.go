@@ -292,7 +292,7 @@ func TestRunGoesOnWithoutItsCaller(t *testing.T) {
 		t.Fatal("the unit is gone")
 	}
 	d.End("x", api.Exit{})
-	for deadline := time.Now().Add(10 * time.Second); len(d.Units()) > 0; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); len(d.Units()) > 0; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("the unit is not removed at its end")
 		}
