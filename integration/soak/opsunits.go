@@ -22,8 +22,8 @@ func act(c *cargo) api.ActRequest {
 func apply(ctx context.Context, s *soak, r *rand.Rand, c *cargo) error {
 	text := c.text(r, s.shelf.ref(images[r.IntN(len(images))]))
 	defer c.nudge() // what it leads to may come late
-	c.nudge()
 	err := s.insist(ctx, func() error {
+		c.nudge()
 		_, err := s.h.client.Apply(ctx, api.ApplyRequest{Files: []api.File{{Source: "/soak/" + c.name + ".yaml", Dir: "/", Text: text}}})
 		return err
 	})
@@ -52,9 +52,9 @@ func awaitUp(ctx context.Context, s *soak, c *cargo) error {
 
 func stop(ctx context.Context, s *soak, _ *rand.Rand, c *cargo) error {
 	defer c.nudge() // what it leads to may come late
-	c.nudge()
 	c.stopped = true
 	return s.insist(ctx, func() error {
+		c.nudge()
 		_, err := s.h.client.Stop(ctx, api.ActRequest{Units: []string{c.name}})
 		return err
 	})
@@ -70,9 +70,9 @@ func start(ctx context.Context, s *soak, _ *rand.Rand, c *cargo) error {
 
 func restart(ctx context.Context, s *soak, _ *rand.Rand, c *cargo) error {
 	defer c.nudge() // what it leads to may come late
-	c.nudge()
 	c.stopped = false
 	return s.insist(ctx, func() error {
+		c.nudge() // each try may end a container that the one before has started
 		began := time.Now()
 		_, err := s.h.client.Restart(ctx, act(c))
 		if err != nil && s.h.troubled(began, time.Now()) {
@@ -93,10 +93,10 @@ func (s *soak) forgiven(ctx context.Context, c *cargo, err error) error {
 
 func remove(ctx context.Context, s *soak, r *rand.Rand, c *cargo) error {
 	defer c.nudge() // what it leads to may come late
-	c.nudge()
 	force := r.IntN(2) == 0
 	tries := 0
 	err := s.insist(ctx, func() error {
+		c.nudge()
 		tries++
 		_, err := s.h.client.Remove(ctx, api.ActRequest{Units: []string{c.name}, Force: force})
 		if tries > 1 && errors.Is(err, api.ErrNoSuchUnit) {
