@@ -65,7 +65,7 @@ terminal() {
 	script -qec "wherry ctl attach box" /dev/null <keys >attach.out 2>&1 &
 	local attached=$!
 	printf 'echo typed-$((%d * 1))\n' $typed >&9
-	for _ in $(seq 300); do grep -q "typed-$typed" attach.out && break; sleep 0.1; done
+	for _ in $(seq 1200); do grep -q "typed-$typed" attach.out && break; sleep 0.1; done
 	grep -q "typed-$typed" attach.out || fail "terminal $1: $(cat -v attach.out; w logs --tail 5 box | cat -v; ps axf | tail -n 20)"
 	printf '\020\021' >&9
 	wait $attached || fail "attach $1: $(cat attach.out)"
