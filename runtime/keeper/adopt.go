@@ -21,6 +21,7 @@ func (k *Keeper) adopt() error {
 		return err
 	}
 	k.reapStrays() // of the binary that we replace
+	k.reapKeeps()
 	for _, dir := range []string{k.layout.Containers(), k.layout.Seccomp()} {
 		if err := bundle.RemoveTemporary(dir); err != nil {
 			k.logger.Warn("left by an earlier keeper", "err", err)

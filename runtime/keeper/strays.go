@@ -57,7 +57,19 @@ type stray struct {
 }
 
 // strays are our children of such a name, and whether they have ended.
-func strays() map[stray]bool {
+func strays() map[stray]bool { return children(strayName) }
+
+// reapKeeps waits for the processes of scopes that this process has begun when it was another binary.
+func (k *Keeper) reapKeeps() {
+	for s := range children(scopeName) {
+		if p, err := openProcess(s.pid); err == nil {
+			go reapHolder(p)
+		}
+	}
+}
+
+// children are those of ours whose names begin so, and whether they have ended.
+func children(name string) map[stray]bool {
 	found := map[stray]bool{}
 	lists, _ := filepath.Glob("/proc/self/task/*/children")
 	for _, list := range lists {
@@ -65,7 +77,7 @@ func strays() map[stray]bool {
 		for _, f := range strings.Fields(string(b)) {
 			pid, _ := strconv.Atoi(f)
 			stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-			if err != nil || !strings.Contains(string(stat), "("+strayName) {
+			if err != nil || !strings.Contains(string(stat), "("+name) {
 				continue
 			}
 			if ps, err := parseStat(stat); err == nil {
