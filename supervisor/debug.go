@@ -3,9 +3,13 @@ package supervisor
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"time"
 
 	"github.com/wherry-run/wherry/image"
 	"github.com/wherry-run/wherry/runtime"
@@ -53,7 +57,10 @@ func (s *Supervisor) Debug(ctx context.Context, r api.DebugRequest, by string, p
 
 func (s *Supervisor) startDebug(ctx context.Context, a api.Attached, to runtime.Status, img image.Image, r api.DebugRequest) error {
 	dir := s.paths.container(a.Run, a.Container)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	// Not the run's folder, which a removal may have taken away while the image was pulled.
+	if err := os.Mkdir(dir, 0o700); errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%w: it was removed meanwhile", runtime.ErrNotFound)
+	} else if err != nil {
 		return err
 	}
 	rootfs, err := s.img.Prepare(ctx, img.Digest, attachedID(a), dir, image.PrepareOptions{})
@@ -116,18 +123,56 @@ func (s *Supervisor) DebugInput(ctx context.Context, a api.Attached) (*os.File, 
 	return f, nil
 }
 
-// endDebugs removes what debugging has left when the daemon died, and returns the rest.
+// debugPatience is how long the next daemon waits for the end of debug containers before it goes on.
+const debugPatience = 5 * time.Second
+
+// endDebugs removes what debugging has left when the daemon died, and returns the rest. It goes on without those that do
+// not end: who debugs what hangs in the kernel may hang there too.
 func (s *Supervisor) endDebugs(ctx context.Context, found []runtime.Status) []runtime.Status {
+	left := map[string]api.Attached{}
 	rest := found[:0:0]
 	for _, st := range found {
-		if !strings.HasPrefix(st.Container, debugPrefix) || st.Run == "" {
+		if _, ok := s.ofDebug(st.ID); !ok {
 			rest = append(rest, st)
 			continue
 		}
-		a := api.Attached{Unit: st.Unit, Instance: st.Instance, Run: st.Run, Container: st.Container}
-		if err := s.EndDebug(ctx, a); err != nil {
-			s.log.Warn("a debug container stays", "unit", st.Unit, "container", st.ID, "err", err)
+		left[st.ID] = api.Attached{Unit: st.Unit, Instance: st.Instance, Run: st.Run, Container: st.Container}
+	}
+	// Of one that was not started yet the keeper knows nothing.
+	leases, _ := s.img.Leases() // strayLeases tells the error
+	for _, id := range leases {
+		if a, ok := s.ofDebug(id); ok && left[id].Run == "" {
+			left[id] = a
 		}
 	}
+	var ends sync.WaitGroup
+	for id, a := range left {
+		ends.Add(1)
+		s.background.Go(func() {
+			defer ends.Done()
+			if err := s.EndDebug(ctx, a); err != nil {
+				s.log.Warn("a debug container stays", "unit", a.Unit, "container", id, "err", err)
+			}
+		})
+	}
+	over := make(chan struct{})
+	s.background.Go(func() { ends.Wait(); close(over) })
+	select {
+	case <-over:
+	case <-time.After(debugPatience):
+	}
 	return rest
+}
+
+// ofDebug tells whether a container is there for debugging. A unit may have one with such a name.
+func (s *Supervisor) ofDebug(id string) (api.Attached, bool) {
+	run, container := splitID(id)
+	if run == "" || !strings.HasPrefix(container, debugPrefix) {
+		return api.Attached{}, false
+	}
+	rec, err := readRecord(s.paths, run)
+	if err == nil && rec.Revision.Definition.Container(container) != nil {
+		return api.Attached{}, false
+	}
+	return api.Attached{Unit: rec.Unit.Name, Instance: rec.Instance, Run: run, Container: container}, true
 }
