@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 )
@@ -26,10 +27,6 @@ func TestProbes(t *testing.T) {
 	if err := os.Chtimes(old, long, long); err != nil {
 		t.Fatal(err)
 	}
-	before, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil {
-		t.Fatal(err)
-	}
 	if err := ProbeOverlay(dir); err != nil {
 		t.Errorf("overlay: %v", err)
 	}
@@ -44,8 +41,8 @@ func TestProbes(t *testing.T) {
 	if err != nil || len(entries) != 1 || entries[0].Name() != filepath.Base(fresh) {
 		t.Errorf("left: %v, %v", entries, err)
 	}
-	if after, _ := os.ReadFile("/proc/self/mountinfo"); len(after) != len(before) {
-		t.Errorf("the mounts have changed:\n%s", after)
+	if mounts, err := os.ReadFile("/proc/self/mountinfo"); err != nil || strings.Contains(string(mounts), dir) { // others come and go
+		t.Errorf("mounts are left: %v\n%s", err, mounts)
 	}
 	if err := ProbeOverlay("/proc"); err == nil {
 		t.Error("/proc takes writable layers")

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/wherry-run/wherry/supervisor/api"
 )
@@ -16,13 +17,15 @@ func TestThisHost(t *testing.T) {
 		t.Skip("needs root: mounts, namespaces and tables")
 	}
 	dir := t.TempDir()
-	o := Options{Root: filepath.Join(dir, "lib"), RunDir: filepath.Join(dir, "run"), Bridge: "wdoctor0", CgroupParent: "wherry-doctor-test"}
+	t.Setenv("TMPDIR", dir) // where other tests make no probes
+	o := Options{Root: filepath.Join(dir, "lib"), RunDir: filepath.Join(dir, "run"), Bridge: "wdoctor0", CgroupParent: "wherry-doctor-test",
+		Limit: 3 * time.Minute}
 	if err := os.Mkdir(o.Root, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	before := traces(t)
+	before := traces(t, dir)
 	d := Run(t.Context(), o)
-	if after := traces(t); !slices.Equal(before, after) {
+	if after := traces(t, dir); !slices.Equal(before, after) {
 		t.Errorf("mounts, devices, groups were\n%q, are\n%q", before, after)
 	}
 	if left, err := os.ReadDir(o.Root); err != nil || len(left) > 0 {
@@ -44,9 +47,9 @@ func TestThisHost(t *testing.T) {
 
 // traces is what probes could leave on the host. Others work on this machine too, so
 // only what a doctor could have made is looked at.
-func traces(t *testing.T) []string {
+func traces(t *testing.T, dir string) []string {
 	var list []string
-	for _, pattern := range []string{"/sys/class/net/wdoctor*", "/sys/class/net/probe*", "/sys/fs/cgroup/wherry-doctor-test", "/sys/fs/cgroup/*/wherry-doctor-test", filepath.Join(os.TempDir(), "wherry-probe-*")} {
+	for _, pattern := range []string{"/sys/class/net/wdoctor*", "/sys/class/net/probe*", "/sys/fs/cgroup/wherry-doctor-test", "/sys/fs/cgroup/*/wherry-doctor-test", dir + "/wherry-probe-*"} {
 		found, err := filepath.Glob(pattern)
 		if err != nil {
 			t.Fatal(err)
@@ -58,7 +61,7 @@ func traces(t *testing.T) []string {
 		t.Fatal(err)
 	}
 	for line := range strings.Lines(string(mounts)) {
-		if strings.Contains(line, ".probe-") {
+		if strings.Contains(line, dir) {
 			list = append(list, line)
 		}
 	}
