@@ -104,7 +104,14 @@ func (l *loop) removeLeftovers(ctx context.Context, leftovers map[string]bool, r
 // leftoversGone says that an instance may start again.
 type leftoversGone string
 
-func (m leftoversGone) handle(l *loop) { l.finish(string(m)) }
+func (m leftoversGone) handle(l *loop) {
+	l.finish(string(m))
+	for _, r := range l.runs { // one that runs beside them may have ended meanwhile
+		if r.Instance == string(m) {
+			l.conduct(r)
+		}
+	}
+}
 
 // forgetUnsaved deletes what units have left that ended with their run before
 // anything of them was in the database.
@@ -230,7 +237,10 @@ func (l *loop) adoptRun(rec record, found []runtime.Status) {
 			Message: map[bool]string{true: "found running", false: "found half started"}[r.phase == plan.Up],
 			Fields:  map[string]any{"pid": r.leading().status.Pid}})
 	}
-	r.stopped = len(ended) > 0 && l.units[rec.Unit.Name].rec.Intent != plan.Running
+	if w := l.units[rec.Unit.Name].desired(); len(ended) > 0 {
+		// One that is to go, or to be replaced, was asked to end most likely: it has not crashed.
+		r.stopped = w.Intent != plan.Running || !w.Holds(rec.Revision.Number) || rec.Restart < w.Restart
+	}
 	if a := l.attempts[rec.Instance]; a.Ended != nil && a.Ended.Run == rec.Run { // counted by an earlier daemon, which knew why
 		r.stopped = a.Ended.Stopped
 		if x := ended[r.members[0]]; x != nil && !r.several() {
