@@ -174,7 +174,7 @@ func TestDocker(t *testing.T) {
 	}()
 	e := &engine{t: t, missing: 126, cli: []string{"docker", "-H", socket}} // 127 since release 25
 	up := false
-	for range 300 {
+	for range 1200 {
 		if up = e.run("version").code == 0; up {
 			break
 		}
