@@ -56,6 +56,41 @@ func TestRemovedTwice(t *testing.T) {
 	}
 }
 
+// TestRemovedWhileLookedAt: who looks at an ended container's files leaves nothing of it, though it is removed meanwhile.
+func TestRemovedWhileLookedAt(t *testing.T) {
+	w := newFaultyWorld(t)
+	c := w.config("true")
+	w.start(c)
+	if _, err := w.rt.Wait(w.ctx(), c.ID()); err != nil {
+		t.Fatal(err)
+	}
+	reached := w.set("root-read", "hold")
+	looked := make(chan error, 1)
+	go func() {
+		f, err := w.rt.Root(w.ctx(), c.ID())
+		if err == nil {
+			f.Close()
+		}
+		looked <- err
+	}()
+	w.await("the look", reached)
+	removed := make(chan error, 1)
+	go func() { removed <- w.rt.Remove(w.ctx(), c.ID()) }()
+	w.await("the removal", func() bool { return len(removed) > 0 || strings.Contains(w.stacks(), "(*Keeper).remove(") })
+	if err := os.Remove(filepath.Join(w.run, "fault.reached")); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-removed; err != nil {
+		t.Error(err)
+	}
+	if err := <-looked; err != nil {
+		t.Logf("the look: %v", err)
+	}
+	if left := w.left(c); len(left) > 0 {
+		t.Errorf("left: %v", left)
+	}
+}
+
 // stacks are what the keeper is doing.
 func (w *world) stacks() string {
 	w.tb.Helper()

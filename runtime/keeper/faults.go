@@ -40,5 +40,6 @@ const (
 	atSweepState point = "remove-state"     // all but its state file
 	atSwept      point = "remove-forgotten" // and the run's folder and group, if it was the last
 	atInputKept  point = "input-kept"       // its end is on disk
+	atRootRead   point = "root-read"        // of an ended container, which is about to be mounted
 	atAdopt      point = "adopt"            // a keeper begins to take over
 )

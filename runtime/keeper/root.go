@@ -51,7 +51,7 @@ func (k *Keeper) openRoot(ctx context.Context, id string) (*os.File, error) {
 				return nil, fmt.Errorf("container %s: root: %w", id, err)
 			}
 		case runtime.Exited:
-			f, err := k.mountEnded(&st)
+			f, err := k.rootOfEnded(c, &st)
 			if err != nil {
 				return nil, fmt.Errorf("container %s: root: %w", id, err)
 			}
@@ -91,11 +91,24 @@ func openRootDir(path string) (*os.File, error) {
 	return os.NewFile(uintptr(fd), path), nil
 }
 
+// rootOfEnded is mountEnded with no removal in the midst of it, which would not know of the folder and the layers that it takes.
+func (k *Keeper) rootOfEnded(c *container, st *state) (*os.File, error) {
+	c.removing.Lock()
+	defer c.removing.Unlock()
+	if now, err := k.find(st.ID); err != nil || now != c {
+		return nil, runtime.ErrNotFound
+	}
+	return k.mountEnded(st)
+}
+
 // mountEnded mounts an ended container's root where nobody else sees it. The mount lasts as
 // long as the file: the namespace that it is made in ends with its thread.
 func (k *Keeper) mountEnded(st *state) (*os.File, error) {
 	var rec rootRecord
 	if err := bundle.ReadJSON(k.rootRecord(st.ID), &rec); err != nil {
+		return nil, err
+	}
+	if err := k.reach(atRootRead, nil); err != nil {
 		return nil, err
 	}
 	r := rootfs{dir: k.layout.Rootfs(st.Run, st.Container), container: st.ID, layers: k.layers, ids: rec.IDMap}
