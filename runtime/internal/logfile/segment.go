@@ -74,6 +74,9 @@ func list(path string) ([]segment, error) {
 	}
 	defer d.Close()
 	names, err := d.Readdirnames(-1)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil // deleted since it was opened
+	}
 	if err != nil {
 		return nil, err
 	}
