@@ -147,6 +147,9 @@ func TestNamespacesOfNobodyAreSwept(t *testing.T) {
 	n := everything
 	n.IDMap = ids(idBase)
 	c := w.mapped(n, "true")
+	if len(w.holders()) != 1 {
+		t.Errorf("holders: %v", w.holders())
+	}
 	killKeeper(w)
 	if _, err := w.rt.List(w.ctx()); err != nil {
 		t.Fatal(err)
@@ -157,7 +160,7 @@ func TestNamespacesOfNobodyAreSwept(t *testing.T) {
 	if _, err := w.rt.Start(w.ctx(), c); err == nil {
 		t.Error("a container joined what is gone")
 	}
-	w.await("the end of the holder", func() bool { return len(holders()) == 0 }) // whoever reaps it takes its time
+	w.await("the end of the holder", func() bool { return len(w.holders()) == 0 }) // whoever reaps it takes its time
 }
 
 func TestMakeNamespacesRefuses(t *testing.T) {
@@ -283,12 +286,12 @@ func TestBindThatCannotBeShifted(t *testing.T) {
 	}
 }
 
-// holders are the processes that hold PID namespaces for this test's keepers: all of the machine, as
-// none is expected.
-func holders() (pids []string) {
+// holders are the processes that hold PID namespaces for this test's keepers.
+func (w *world) holders() (pids []string) {
 	names, _ := filepath.Glob("/proc/[0-9]*/comm")
 	for _, n := range names {
-		if b, _ := os.ReadFile(n); string(b) == "wherry-holder\n" {
+		groups, _ := os.ReadFile(filepath.Join(filepath.Dir(n), "cgroup"))
+		if b, _ := os.ReadFile(n); string(b) == "wherry-holder\n" && strings.Contains(string(groups), w.group+"/") {
 			pids = append(pids, filepath.Base(filepath.Dir(n)))
 		}
 	}
