@@ -60,6 +60,9 @@ func (l *loop) goOn(r *run) (end bool) {
 	if l.ending || l.descent != nil {
 		return false
 	}
+	if w := l.work[r.Run]; w != nil && w.kind == string(plan.Update) {
+		return false // they are to start with the limits that are being set
+	}
 	for _, next := range p.Start {
 		l.startMember(r, r.member(next.Container), next.Reason)
 	}

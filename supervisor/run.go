@@ -79,6 +79,9 @@ func (r *run) observed() plan.Run {
 	o := plan.Run{ID: r.Run, Unit: r.Unit.Name, Instance: r.Instance, Revision: r.Revision.Number, Restart: r.Restart,
 		Phase: r.phase, StartedAt: r.startedAt, EndedAt: r.endedAt, Code: -1, Stopped: r.stopped, Error: r.failure,
 		Limits: unit.LimitsOf(r.Revision.Definition), UpdateAt: r.adjusting.at, Until: r.until}
+	if r.any(plan.ContainerStarting) {
+		o.Limits = "" // a container that is being made gets those of before; then they can be changed
+	}
 	if r.exit != nil && r.exit.Signal == "" && !r.exit.Unknown {
 		o.Code = r.exit.Code
 		o.Clean = r.exit.Code == 0

@@ -178,6 +178,54 @@ func TestEndDuringUpdate(t *testing.T) {
 	}
 }
 
+// TestUpdateOfWhatIsBeingStarted: a container that is started again as the limits change gets the new ones, whichever is first.
+func TestUpdateOfWhatIsBeingStarted(t *testing.T) {
+	const text = "name: web\ncontainers:\n  main: {image: a, essential: true}\n  side: {image: b, essential: false, resources: {limits: {memory: 64MiB}}}\n"
+	for name, takes := range map[string]struct{ start, update time.Duration }{"start": {5 * time.Second, 0}, "update": {0, 5 * time.Second}} {
+		t.Run(name+" first", func(t *testing.T) {
+			world(t, func(t *testing.T, w *supervisortest.World, o Options) {
+				w.Runtime.Script = func(_ runtime.Config, n int) supervisortest.Script {
+					if n > 1 {
+						return supervisortest.Script{StartTakes: takes.start}
+					}
+					return supervisortest.Script{}
+				}
+				w.Runtime.Refuse = func(cgroup.Limits) error {
+					time.Sleep(takes.update)
+					return nil
+				}
+				d := begin(t, o)
+				defer d.end()
+				d.apply(text)
+				d.want("web", "running")
+				end := func() { w.Runtime.End("web.1/side", runtime.Exit{Code: 1}) }
+				if takes.start > 0 {
+					end()
+					time.Sleep(time.Second)
+				}
+				d.apply(strings.Replace(text, "64MiB", "96MiB", 1))
+				if takes.update > 0 {
+					time.Sleep(takes.update * 3 / 2) // it is the second one
+					end()
+				}
+				time.Sleep(30 * time.Second)
+				d.want("web", "running")
+				c := w.Runtime.Config("web.1/side")
+				has := *c.Spec.Linux.Resources.Memory.Limit
+				if l := w.Runtime.Limits(c.ID()); l != nil {
+					has = l.Memory
+				}
+				if has != 96<<20 {
+					t.Errorf("it has %d", has)
+				}
+				if u := d.unit("web"); u.Instances[0].Revision != 1 || w.Runtime.Starts("web.1/main") != 1 {
+					t.Errorf("replaced: %+v", u.Instances)
+				}
+			})
+		})
+	}
+}
+
 func TestPauseKillResume(t *testing.T) {
 	world(t, func(t *testing.T, w *supervisortest.World, o Options) {
 		d := begin(t, o)
