@@ -58,11 +58,11 @@ func (s *Supervisor) Remove(ctx context.Context, r api.ActRequest, by string) ([
 }
 
 func (s *Supervisor) act(ctx context.Context, verb string, r api.ActRequest, by string) ([]string, error) {
-	names, err := s.select_(verb, r)
+	before := s.snap.Load()
+	names, err := before.selected(verb, r)
 	if err != nil || len(names) == 0 {
 		return names, err
 	}
-	before := s.snap.Load()
 	reply := make(chan error, 1)
 	if err := s.send(ctx, intend{verb: verb, units: names, request: r, by: by, reply: reply}, reply); err != nil {
 		return nil, err
@@ -86,12 +86,11 @@ func (s *Supervisor) act(ctx context.Context, verb string, r api.ActRequest, by 
 	return names, nil
 }
 
-// select_ finds the units meant. Removal wants exact names, unless Glob.
-func (s *Supervisor) select_(verb string, r api.ActRequest) ([]string, error) {
-	snap := s.snap.Load()
+// selected finds the units meant. Removal wants exact names, unless Glob.
+func (s *snapshot) selected(verb string, r api.ActRequest) ([]string, error) {
 	if r.All {
 		var names []string
-		for _, e := range snap.entries {
+		for _, e := range s.entries {
 			names = append(names, e.unit.Name)
 		}
 		return names, nil
@@ -101,12 +100,12 @@ func (s *Supervisor) select_(verb string, r api.ActRequest) ([]string, error) {
 	}
 	if verb == verbRemove && !r.Glob {
 		for _, name := range r.Units {
-			if snap.find(name) == nil {
+			if s.find(name) == nil {
 				return nil, noSuchUnit(name)
 			}
 		}
 	}
-	return s.Match(r.Units)
+	return s.matches(r.Units)
 }
 
 // awaitEffect waits until the verb has done to the unit what it should; was is

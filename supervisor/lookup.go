@@ -62,10 +62,13 @@ const statsLimit = 2 * time.Second
 
 // Match resolves names, unique prefixes and globs to unit names.
 func (s *Supervisor) Match(patterns []string) ([]string, error) {
-	snap := s.snap.Load()
+	return s.snap.Load().matches(patterns)
+}
+
+func (s *snapshot) matches(patterns []string) ([]string, error) {
 	var found []string
 	for _, p := range patterns {
-		names, err := snap.match(p)
+		names, err := s.match(p)
 		if err != nil {
 			return nil, err
 		}
