@@ -1,18 +1,21 @@
 package runtime_test
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/wherry-run/wherry/runtime"
 )
 
-// TestKillOfWhatStarts: a client that dies over a start leaves the next one a container that is being made. To end
-// that is to wait until it can be ended.
+// TestKillOfWhatStarts: a client that dies over a start leaves the next one a container that is being made. To kill
+// that is to call the start off, which leaves nothing, or else to wait until it can be killed.
 func TestKillOfWhatStarts(t *testing.T) {
 	w := newFaultyWorld(t)
-	for _, point := range []string{"start-reserved", "start-mounted", "start-execed"} {
+	for _, point := range []string{"start-reserved", "start-mounted", "start-execed", "start-running"} {
 		c := w.config("sleep", "1000")
 		first := w.open("/no/such/keeper")
 		reached := w.set(point, "hold")
@@ -27,10 +30,11 @@ func TestKillOfWhatStarts(t *testing.T) {
 		if err := os.Remove(filepath.Join(w.run, "fault.reached")); err != nil {
 			t.Fatal(err)
 		}
-		if err := <-killed; err != nil {
+		err, late := <-killed, point == "start-running"
+		if late != (err == nil) || !late && !errors.Is(err, runtime.ErrNotFound) {
 			t.Fatalf("at %s: %v", point, err)
 		}
-		if exit, err := w.rt.Wait(w.ctx(), c.ID()); err != nil || exit.Signal != "SIGKILL" {
+		if exit, err := w.rt.Wait(w.ctx(), c.ID()); late && (err != nil || exit.Signal != "SIGKILL") || !late && !errors.Is(err, runtime.ErrNotFound) {
 			t.Errorf("at %s: %+v, %v", point, exit, err)
 		}
 		if err := w.rt.Remove(w.ctx(), c.ID()); err != nil {

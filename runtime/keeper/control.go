@@ -105,10 +105,13 @@ func (k *Keeper) running(id string) (*container, error) {
 	return c, nil
 }
 
-// kill ends every process of the container, and of one that is just being started, once it is: whoever
-// cleans up after a start that was cut off would wait for its end in vain.
+// kill ends every process of the container. A start that is under way is called off, and leaves nothing; or, if it is
+// too late for that, what it has started is killed.
 func (k *Keeper) kill(ctx context.Context, id string) error {
 	if c, err := k.find(id); err == nil {
+		if c.callOff != nil {
+			c.callOff()
+		}
 		select {
 		case <-c.begun:
 		case <-c.failed:

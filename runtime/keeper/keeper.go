@@ -71,6 +71,7 @@ type container struct {
 	settled   chan struct{} // closed once the container has ended and its output is in the log
 	failed    chan struct{} // closed if the start failed: the container never was
 	begun     chan struct{} // closed once the start has worked or failed
+	callOff   func()        // the start; nil if another keeper has done that
 
 	handling sync.Mutex // held while its limits or its freezing change
 	removing sync.Mutex // one removal at a time
@@ -229,8 +230,9 @@ func (k *Keeper) find(id string) (*container, error) {
 
 // reserve enters a container that is about to be made. From here on its id is
 // taken and a crash knows that there may be something to undo.
-func (k *Keeper) reserve(st state) (*container, error) {
+func (k *Keeper) reserve(st state, callOff func()) (*container, error) {
 	c := newContainer(st)
+	c.callOff = callOff
 	k.mu.Lock()
 	_, taken := k.containers[st.ID]
 	if !taken {

@@ -45,7 +45,9 @@ func (k *Keeper) start(ctx, client context.Context, cfg *runtime.Config, netns *
 	if err != nil {
 		return runtime.Status{}, stepError(runtime.StepCgroup, err)
 	}
-	c, err := k.reserve(k.firstState(cfg, path.Join(group, cfg.Container)))
+	ctx, callOff := context.WithCancel(ctx)
+	defer callOff()
+	c, err := k.reserve(k.firstState(cfg, path.Join(group, cfg.Container)), callOff)
 	if err != nil {
 		return runtime.Status{}, stepError(runtime.StepProcess, err)
 	}
