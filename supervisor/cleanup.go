@@ -34,13 +34,13 @@ func (c cleanup) once(ctx context.Context) error {
 	}
 	if len(names) > 1 {
 		// Half removed, it would look like one that is half started.
-		if err := os.WriteFile(c.s.paths.removing(c.run), nil, 0o600); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := c.mark(); err != nil {
 			return err
 		}
 	}
 	steps := make([]step, 0, 4+2*len(names))
 	for _, name := range slices.Backward(names) {
-		steps = append(steps, step{stepContainer, func(ctx context.Context) error { return c.container(ctx, name) }})
+		steps = append(steps, step{stepContainer, func(ctx context.Context) error { return c.container(ctx, name, c.mark) }})
 	}
 	steps = append(steps,
 		step{stepDetach, func(ctx context.Context) error { return c.s.net.Detach(ctx, c.run) }},
@@ -57,6 +57,14 @@ func (c cleanup) once(ctx context.Context) error {
 	return c.all(ctx, steps, step{stepFolder, func(context.Context) error { return c.discard(c.s.paths.run(c.run), c.run) }})
 }
 
+// mark has the next daemon go on with the removal of the run, whatever is found of it.
+func (c cleanup) mark() error {
+	if err := os.WriteFile(c.s.paths.removing(c.run), nil, 0o600); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
 // forget deletes a unit's logs and exits.
 func (s *Supervisor) forget(unit string) error {
 	return errors.Join(os.RemoveAll(s.paths.unitLogs(unit)), s.exits.Forget(unit))
@@ -67,7 +75,7 @@ func (s *Supervisor) forget(unit string) error {
 func (c cleanup) member(ctx context.Context, name string) error {
 	dir := c.s.paths.container(c.run, name)
 	return c.all(ctx, []step{
-		{stepContainer, func(ctx context.Context) error { return c.container(ctx, name) }},
+		{stepContainer, func(ctx context.Context) error { return c.container(ctx, name, func() error { return nil }) }},
 		{stepRelease, func(context.Context) error { return c.s.img.Release(containerID(c.run, name)) }},
 	}, step{stepFolder, func(context.Context) error {
 		return errors.Join(c.discard(filepath.Join(dir, "upper"), containerID(c.run, name)), os.RemoveAll(filepath.Join(dir, "work")))
@@ -145,14 +153,17 @@ func (s *Supervisor) empty(trash string) {
 	}
 }
 
-// container ends and forgets a container, if the keeper knows it.
-func (c cleanup) container(ctx context.Context, name string) error {
+// container ends and forgets a container, if the keeper knows it; before it ends one, it calls mark.
+func (c cleanup) container(ctx context.Context, name string, mark func() error) error {
 	id := containerID(c.run, name)
 	err := c.s.rt.Remove(ctx, id)
 	if err == nil {
 		return nil
 	}
-	// It runs, though nobody counts on it: a start whose answer was lost.
+	// It runs, though nobody counts on it: a start whose answer was lost. Killed, it would look like one that has crashed.
+	if err := mark(); err != nil { // on a full disk, perhaps: that it goes is worth more
+		c.s.log.Warn("removal not noted", "run", c.run, "err", err)
+	}
 	if err := c.s.rt.Kill(ctx, id); err != nil && !errors.Is(err, runtime.ErrNotFound) && !errors.Is(err, runtime.ErrNotRunning) {
 		return err
 	}

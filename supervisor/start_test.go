@@ -218,3 +218,39 @@ func TestNoSecondRunBesideALeftover(t *testing.T) {
 		}
 	})
 }
+
+// marking is a keeper that tells whether a run was marked as being removed when it was killed.
+type marking struct {
+	*supervisortest.Runtime
+	paths  *paths
+	marked []bool
+}
+
+func (m *marking) Kill(ctx context.Context, id string) error {
+	run, _ := splitID(id)
+	m.marked = append(m.marked, exists(m.paths.removing(run)))
+	return m.Runtime.Kill(ctx, id)
+}
+
+// A leftover that is killed has not crashed: a daemon that finds it like that, because the one that killed it has
+// died meanwhile, must know.
+func TestKilledLeftoverIsMarked(t *testing.T) {
+	world(t, func(t *testing.T, w *supervisortest.World, o Options) {
+		d := begin(t, o)
+		d.apply(web)
+		d.want("web", "running")
+		if err := d.end(); err != nil {
+			t.Fatal(err)
+		}
+		w.Runtime.Unsettle("web.1")
+		keeper := &marking{Runtime: w.Runtime, paths: &d.paths}
+		o.hooks.containers = keeper
+		d = begin(t, o)
+		defer d.end()
+		time.Sleep(10 * time.Second)
+		d.want("web", "running")
+		if !slices.Equal(keeper.marked, []bool{true}) {
+			t.Errorf("marked at its kill: %v", keeper.marked)
+		}
+	})
+}
