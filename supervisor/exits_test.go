@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/wherry-run/wherry/cgroup"
@@ -19,6 +20,7 @@ import (
 
 func (d *daemon) exitsOf(name string) []api.ExitRecord {
 	d.t.Helper()
+	synctest.Wait() // nothing waits for the disk
 	list, err := d.Exits(d.t.Context(), name)
 	if err != nil {
 		d.t.Fatal(err)
