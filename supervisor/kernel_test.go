@@ -232,6 +232,7 @@ func TestRealHealAndAdopt(t *testing.T) {
 		"resources: {limits: {memory: 64MiB, pids: 50}}\nvolumes: [data:/data, /anon]\n")
 	h.state("web", "running")
 	before := h.unit("web").Instances
+	h.until("two starts in the log", func() bool { return strings.Count(h.logs("web"), "began") == 2 })
 	if err := unix.Kill(before[0].Pid, unix.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
