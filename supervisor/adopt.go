@@ -237,9 +237,11 @@ func (l *loop) adoptRun(rec record, found []runtime.Status) {
 			Message: map[bool]string{true: "found running", false: "found half started"}[r.phase == plan.Up],
 			Fields:  map[string]any{"pid": r.leading().status.Pid}})
 	}
-	if w := l.units[rec.Unit.Name].desired(); len(ended) > 0 {
-		// One that is to go, or to be replaced, was asked to end most likely: it has not crashed.
-		r.stopped = w.Intent != plan.Running || !w.Holds(rec.Revision.Number) || rec.Restart < w.Restart
+	w := l.units[rec.Unit.Name].desired()
+	for m := range ended {
+		// What is to go was asked to end, and what is to be replaced most likely, too, if it comes to an end: it has not crashed.
+		outdated := rec.Revision.Definition.Essential(m.def) && (!w.Holds(rec.Revision.Number) || rec.Restart < w.Restart)
+		r.stopped = r.stopped || w.Intent != plan.Running || outdated
 	}
 	if a := l.attempts[rec.Instance]; a.Ended != nil && a.Ended.Run == rec.Run { // counted by an earlier daemon, which knew why
 		r.stopped = a.Ended.Stopped
