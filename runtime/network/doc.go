@@ -34,6 +34,9 @@
 //	subnet            the chosen subnet
 //	leases/RUN.json   a Lease
 //
+// A subnet is chosen under a lock of the host, /run/wherry-network.lock, which lasts until
+// the bridge has its address: of daemons that come up at once, each sees the others'.
+//
 // # Addresses and names
 //
 // The gateway is the subnet's first address, on the bridge. A lease's address

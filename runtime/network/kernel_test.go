@@ -16,6 +16,7 @@ import (
 
 	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
+
 	"github.com/wherry-run/wherry/runtime/internal/nsthread"
 )
 
@@ -665,6 +666,32 @@ func TestSubnetAvoidsHost(t *testing.T) {
 }
 
 // A changed option waits until nothing is attached.
+// Daemons that come up at the same moment, as those of tests do, see each other.
+func TestSubnetsChosenAtOnce(t *testing.T) {
+	w := newWorld(t)
+	var all []*Manager
+	for i := range 8 {
+		all = append(all, w.open(Options{Dir: t.TempDir(), Bridge: fmt.Sprintf("wh%d", i)}))
+	}
+	var chosen sync.WaitGroup
+	for _, m := range all {
+		ns := newNamespace(t)
+		chosen.Go(func() {
+			if _, err := m.Attach(background, ns, Endpoint{Run: "web.1-aaaa", Unit: "web"}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	chosen.Wait()
+	seen := map[netip.Prefix]bool{}
+	for _, m := range all {
+		if seen[m.Subnet()] {
+			t.Errorf("subnet %s twice", m.Subnet())
+		}
+		seen[m.Subnet()] = true
+	}
+}
+
 func TestSubnetChange(t *testing.T) {
 	w := newWorld(t)
 	old, wanted := netip.MustParsePrefix("10.88.0.0/24"), netip.MustParsePrefix("10.88.1.0/24")

@@ -4,8 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
+	"time"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // ready brings the host into the state that an attachment needs and returns
@@ -13,6 +16,10 @@ import (
 func (m *Manager) ready() (netlink.Link, error) {
 	if err := m.open(); err != nil {
 		return nil, err
+	}
+	if !m.subnet.IsValid() {
+		// Until the bridge has an address nobody sees which subnet is ours.
+		defer m.lockChoice()()
 	}
 	if err := m.chooseSubnet(); err != nil {
 		return nil, err
@@ -43,6 +50,27 @@ func (m *Manager) ready() (netlink.Link, error) {
 func (m *Manager) unchanged() bool {
 	gen, err := m.host.tables.generation()
 	return err == nil && m.seen.table != nil && m.seen.tableAt == gen
+}
+
+// choiceLock is held by a daemon of the host while it chooses its subnet; choicePatience is how long
+// another one waits for it.
+const (
+	choiceLock     = "/run/wherry-network.lock"
+	choicePatience = 5 * time.Second
+)
+
+// lockChoice keeps other daemons of the host from choosing a subnet meanwhile: all would find the same
+// one free. Where there can be no lock, it is done without.
+func (m *Manager) lockChoice() (unlock func()) {
+	f, err := os.OpenFile(choiceLock, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		m.log.Debug("subnet is chosen without a lock", "err", err)
+		return func() {}
+	}
+	for end := time.Now().Add(choicePatience); unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil && time.Now().Before(end); {
+		time.Sleep(2 * time.Millisecond)
+	}
+	return func() { f.Close() }
 }
 
 // chooseSubnet settles the subnet once; from then on the folder remembers it.
