@@ -115,6 +115,8 @@ func (w *watch) judge(c *cargo, rec api.ExitRecord) (how string, err error) {
 	word, said := lastWord(rec)
 	code, cerr := strconv.Atoi(word)
 	switch {
+	case x.Unknown && c.kind.name == "bare" && troubled:
+		return "unknown", nil // without an init its end is seen by keeper and daemon alone, and both were killed
 	case x.Unknown:
 		return "unknown", errors.New("nobody knows how it ended")
 	case said && cerr == nil && x.Code == code && x.Signal == "":
