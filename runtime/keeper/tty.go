@@ -251,18 +251,15 @@ func (l *launch) takeTerminal() error {
 	return l.k.heirlooms.keep(heirTTY, l.cfg.ID(), master)
 }
 
-// holdTerminal makes the master the container's.
+// holdTerminal makes the master the container's, and begins to copy: whoever sees that it is there may stop that.
 func (k *Keeper) holdTerminal(c *container, master *os.File) {
 	c.mu.Lock()
-	had := c.master
-	if had == nil {
-		c.master = master
-	}
-	c.mu.Unlock()
-	if had != nil {
+	defer c.mu.Unlock()
+	if c.master != nil {
 		master.Close() // it came twice
 		return
 	}
+	c.master = master
 	if c.pump != nil {
 		c.pump.terminal(master)
 	}
