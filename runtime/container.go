@@ -79,7 +79,8 @@ func (r *Runtime) Signal(ctx context.Context, id, sig string) error {
 	return r.once(ctx, wire.Signal, wire.SignalRequest{ID: id, Signal: sig}, nil)
 }
 
-// Kill ends every process of the container's group at once.
+// Kill ends every process of the container's group at once. One that is just being started, as another client has
+// asked, is not: its start is called off, and the error is ErrNotFound.
 func (r *Runtime) Kill(ctx context.Context, id string) error {
 	return r.repeat(ctx, wire.Kill, wire.ContainerRequest{ID: id}, nil)
 }
