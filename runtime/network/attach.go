@@ -155,11 +155,18 @@ func (h *host) removeDevice(name string) error {
 	if l == nil || err != nil {
 		return err
 	}
-	err = h.link.LinkDel(l)
+	if err := h.removeByIndex(l.Attrs().Index); err != nil {
+		return fmt.Errorf("remove device %s: %w", name, err)
+	}
+	return nil
+}
+
+func (h *host) removeByIndex(index int) error {
+	err := h.link.LinkDel(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: index}})
 	if err == nil || errors.Is(err, unix.ENODEV) || errors.Is(err, unix.EINVAL) {
 		return nil // EINVAL: the namespace's end took it between the two calls
 	}
-	return fmt.Errorf("remove device %s: %w", name, err)
+	return err
 }
 
 // configureInside runs on a thread in the container's namespace.

@@ -17,16 +17,16 @@ import (
 // attached is no error. If a step fails the lease stays, so that calling again
 // finishes the work.
 func (m *Manager) Detach(ctx context.Context, run string) error {
-	done, err := m.alone(ctx, run)
-	if err != nil {
+	if err := ctx.Err(); err != nil {
 		return err
 	}
-	defer done()
-	l, err := m.withdraw(run)
-	if err == nil && l != nil {
+	l, device, err := m.withdraw(run)
+	if err == nil && device != 0 {
 		// Without the lock: the kernel waits here until no processor can still
 		// see the device, some 30 ms in which others may attach.
-		err = removeDeviceApart(m.options.host, l.Device)
+		if err = removeDeviceApart(m.options.host, device); err != nil {
+			err = fmt.Errorf("remove device %s: %w", l.Device, err)
+		}
 	}
 	if err == nil && l != nil {
 		err = m.forget(*l)
@@ -37,51 +37,32 @@ func (m *Manager) Detach(ctx context.Context, run string) error {
 	return nil
 }
 
-// alone waits until nobody else detaches the run. Of two at once, the slower one would
-// remove by its name a device that is another run's by then, which has got the address.
-func (m *Manager) alone(ctx context.Context, run string) (done func(), err error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for m.detaching[run] != nil && ctx.Err() == nil {
-		other := m.detaching[run]
-		m.mu.Unlock()
-		select {
-		case <-other:
-		case <-ctx.Done():
-		}
-		m.mu.Lock()
-	}
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
-	over := make(chan struct{})
-	m.detaching[run] = over
-	return func() {
-		m.mu.Lock()
-		defer m.mu.Unlock()
-		delete(m.detaching, run)
-		close(over)
-	}, nil
-}
-
 // withdraw takes the run's ports out of the table first, so that no connection
 // is sent to an address that goes. Its address stays taken until forget. The
-// lease is nil if there is none.
-func (m *Manager) withdraw(run string) (*Lease, error) {
+// lease is nil if there is none. The device goes by its index, 0 if it is gone: once
+// somebody else who detaches the run is through, its name may be another run's.
+func (m *Manager) withdraw(run string) (_ *Lease, device int, _ error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	l, ok := m.store.leases[run]
 	if !ok {
-		return nil, nil
+		return nil, 0, nil
 	}
 	if err := m.open(); err != nil {
-		return nil, err
+		return nil, 0, err
+	}
+	link, err := m.host.byName(l.Device)
+	if err != nil {
+		return nil, 0, err
+	}
+	if link != nil {
+		device = link.Attrs().Index
 	}
 	m.leaving[run] = true
 	if len(l.Ports) == 0 {
-		return &l, nil
+		return &l, device, nil
 	}
-	return &l, m.unpublish()
+	return &l, device, m.unpublish()
 }
 
 func (m *Manager) forget(l Lease) error {
@@ -111,14 +92,14 @@ func (m *Manager) staying(leases map[string]Lease) []Lease {
 }
 
 // removeDeviceApart has a socket of its own, so that nobody waits behind it.
-func removeDeviceApart(ns *os.File, name string) error {
+func removeDeviceApart(ns *os.File, index int) error {
 	return nsthread.Net(ns, func() error {
 		link, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 		if err != nil {
 			return err
 		}
 		defer link.Close()
-		return (&host{link: link}).removeDevice(name)
+		return (&host{link: link}).removeByIndex(index)
 	})
 }
 

@@ -16,15 +16,14 @@ type Manager struct {
 	options Options
 	log     *slog.Logger
 
-	mu        sync.Mutex
-	closed    bool
-	store     *leaseStore
-	leaving   map[string]bool          // runs being detached: not published any more
-	detaching map[string]chan struct{} // those at which somebody is just at work; closed afterwards
-	subnet    netip.Prefix             // zero until the first Attach chooses it
-	host      *host                    // nil until something is done on the host
-	reserved  reservations
-	seen      seen
+	mu       sync.Mutex
+	closed   bool
+	store    *leaseStore
+	leaving  map[string]bool // runs being detached: not published any more
+	subnet   netip.Prefix    // zero until the first Attach chooses it
+	host     *host           // nil until something is done on the host
+	reserved reservations
+	seen     seen
 }
 
 // seen is what was last known of nftables, and at which generation.
@@ -63,7 +62,7 @@ func Open(o Options) (*Manager, error) {
 	if err != nil {
 		return nil, fmt.Errorf("leases: %w", err)
 	}
-	m := &Manager{options: o, log: o.Logger, store: store, leaving: map[string]bool{}, detaching: map[string]chan struct{}{}, reserved: reservations{}}
+	m := &Manager{options: o, log: o.Logger, store: store, leaving: map[string]bool{}, reserved: reservations{}}
 	if m.subnet, err = store.subnet(); err != nil {
 		return nil, fmt.Errorf("leases: %w", err)
 	}
