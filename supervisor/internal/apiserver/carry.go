@@ -34,6 +34,9 @@ func (s *Server) postLoad(w http.ResponseWriter, r *http.Request) error {
 	if err := http.NewResponseController(w).EnableFullDuplex(); err != nil {
 		return err
 	}
+	// What is left of the body net/http reads after the answer, and from its end on reads ahead, which it stops no more:
+	// the next request of this connection would panic at the end of its own body.
+	w.Header().Set("Connection", "close")
 	out := newStream(w, linesType)
 	defer out.close()
 	pace := newPace()
