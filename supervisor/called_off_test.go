@@ -302,37 +302,3 @@ func TestApplyDuringRemovalOfRun(t *testing.T) {
 		d.empty(w)
 	})
 }
-
-// An instance whose leftover is being removed may have a run as well: what happens to that is seen to.
-func TestEndBesideALeftover(t *testing.T) {
-	world(t, func(t *testing.T, w *supervisortest.World, o Options) {
-		d := begin(t, o)
-		d.apply(web)
-		d.want("web", "running")
-		run := w.Runtime.Running("web.1")[0]
-		d.end()
-		rec, err := readRecord(d.paths, run)
-		if err != nil {
-			t.Fatal(err)
-		}
-		rec.Run = "web.1-zzzz"
-		if err := writeRecord(d.paths, rec); err != nil {
-			t.Fatal(err)
-		}
-		o.hooks.fault = func(at string) bool {
-			if at == stepDetach {
-				time.Sleep(10 * time.Second)
-			}
-			return false
-		}
-		d = begin(t, o)
-		defer d.end()
-		w.Runtime.End("web.1", runtime.Exit{Code: 1})
-		time.Sleep(50 * time.Second) // the plan of everything comes later
-		d.want("web", "running")
-		if now := w.Runtime.Running("web.1"); len(now) != 1 || now[0] == run {
-			t.Errorf("running of web.1: %v, before %s", now, run)
-		}
-		d.empty(w)
-	})
-}

@@ -228,37 +228,3 @@ func TestExitWhileForgotten(t *testing.T) {
 		}
 	})
 }
-
-// What was asked to end for a restart, or a new revision, has not crashed, also where the daemon that asked did not live to see it.
-func TestStoppedByTheLastDaemon(t *testing.T) {
-	for name, replace := range map[string]func(*testing.T, *daemon){
-		"restart": func(t *testing.T, d *daemon) {
-			if _, err := d.Restart(t.Context(), api.ActRequest{Units: []string{"web"}, NoWait: true}, "tester"); err != nil {
-				t.Error(err)
-			}
-		},
-		"revision": func(_ *testing.T, d *daemon) { d.apply(web + "command: [other]\n") },
-	} {
-		t.Run(name, func(t *testing.T) {
-			world(t, func(t *testing.T, w *supervisortest.World, o Options) {
-				w.Runtime.Script = func(runtime.Config, int) supervisortest.Script { return supervisortest.Script{IgnoreStop: true} }
-				d := begin(t, o)
-				d.apply(web)
-				d.want("web", "running")
-				replace(t, d)
-				time.Sleep(time.Second)
-				if err := d.end(); err != nil {
-					t.Fatal(err)
-				}
-				w.Runtime.End("web.1", runtime.Exit{Signal: "SIGTERM"})
-				d = begin(t, o)
-				defer d.end()
-				time.Sleep(time.Minute)
-				d.want("web", "running")
-				if list, u := d.exitsOf("web"), d.unit("web"); len(list) != 1 || !list[0].Stopped || u.Restarts != 0 || count(d.types("web"), event.Backoff) > 0 {
-					t.Errorf("exits %+v, %d restarts, events %v", list, u.Restarts, d.types("web"))
-				}
-			})
-		})
-	}
-}

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"log/slog"
 	"slices"
 	"strings"
 	"testing"
@@ -40,52 +38,6 @@ func TestApplyRunsAndRemoveLeavesNothing(t *testing.T) {
 		d.empty(w)
 		if got := d.types("web"); !slices.Contains(got, event.Start) || got[len(got)-1] != event.Remove {
 			t.Errorf("events: %v", got)
-		}
-	})
-}
-
-// heard calls listen with each message that is logged.
-type heard struct {
-	slog.Handler
-	listen func(string)
-}
-
-func (h heard) Handle(_ context.Context, r slog.Record) error {
-	h.listen(r.Message)
-	return nil
-}
-
-// Whoever asks the next daemon before it has done anything hears what there is, and not that there is nothing.
-func TestKnowsItsUnitsBeforeItAnswers(t *testing.T) {
-	world(t, func(t *testing.T, _ *supervisortest.World, o Options) {
-		d := begin(t, o)
-		d.apply(web)
-		d.want("web", "running")
-		if err := d.end(); err != nil {
-			t.Fatal(err)
-		}
-		var next *Supervisor
-		var units []api.Unit
-		asked := false
-		o.Logger = slog.New(heard{slog.NewTextHandler(io.Discard, nil), func(message string) {
-			if message == "the daemon started" { // it listens, and waits for the disk
-				units, asked = next.Units(), true
-			}
-		}})
-		next, err := New(o)
-		if err != nil {
-			t.Fatal(err)
-		}
-		ctx, cancel := context.WithCancel(t.Context())
-		ended := make(chan error, 1)
-		go func() { ended <- next.Run(ctx) }()
-		<-next.Ready()
-		cancel()
-		if err := <-ended; err != nil {
-			t.Fatal(err)
-		}
-		if !asked || len(units) != 1 || units[0].Name != "web" || units[0].State != "running" {
-			t.Errorf("asked %v: %+v", asked, units)
 		}
 	})
 }
