@@ -317,7 +317,7 @@ func TestDiskFull(t *testing.T) {
 		t.Skipf("cannot mount tmpfs here: %v", err)
 	}
 	t.Cleanup(func() {
-		if err := unix.Unmount(root, 0); err != nil {
+		if err := unix.Unmount(root, unix.MNT_DETACH); err != nil {
 			t.Error(err)
 		}
 	})

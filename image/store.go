@@ -117,7 +117,7 @@ func Open(o Options) (_ *Store, err error) {
 	}
 	defer func() {
 		if err != nil {
-			s.lock.Close()
+			_ = unlock(s.lock)
 		}
 	}()
 	if s.idx, err = index.Open(images); err != nil {
@@ -162,7 +162,13 @@ func lockFile(path string) (*os.File, error) {
 func (s *Store) Close() error {
 	s.idle.stop()
 	s.layers.Close()
-	return errors.Join(s.closeBoot(), s.lock.Close())
+	return errors.Join(s.closeBoot(), unlock(s.lock))
+}
+
+// unlock gives the lock up at once: a child of ours that has not executed its program yet
+// has a copy of the descriptor, and the lock is the open file's, see flock(2).
+func unlock(f *os.File) error {
+	return errors.Join(unix.Flock(int(f.Fd()), unix.LOCK_UN), f.Close())
 }
 
 // Platform is what an image is made for.

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"golang.org/x/sys/unix"
 
 	"github.com/wherry-run/wherry/image/imagetest"
 )
@@ -385,6 +386,11 @@ func TestOpenCleansAndLocks(t *testing.T) {
 	if _, err := Open(Options{Root: root}); !errors.Is(err, ErrLocked) || !strings.Contains(err.Error(), fmt.Sprint("process ", os.Getpid())) {
 		t.Error(err)
 	}
+	child, err := unix.Dup(int(s.lock.Fd())) // as one that is just being started has it
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(child)
 	s.Close()
 	for _, junk := range []string{"blobs/tmp/x", "layers/tmp/y/diff/z", "images/leases/.tmp-a", "images/index.json.tmp"} {
 		path := filepath.Join(root, junk)

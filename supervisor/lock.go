@@ -67,8 +67,10 @@ func owner(f *os.File) int {
 	return pid
 }
 
+// release does not leave the lock to a child of ours that has not executed its program yet.
 func (l *lock) release() {
 	if l != nil {
+		_ = unix.Flock(int(l.file.Fd()), unix.LOCK_UN)
 		l.file.Close()
 	}
 }

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // TestLockOfTheDead: a lock that a child of a killed daemon still holds is waited for, but
@@ -52,4 +54,24 @@ func TestLockOfTheDead(t *testing.T) {
 			held.release()
 		})
 	}
+}
+
+// TestLockReleased: a child that is just being started has a copy of the descriptor.
+func TestLockReleased(t *testing.T) {
+	dir := t.TempDir()
+	held, err := lockFolder(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	child, err := unix.Dup(int(held.file.Fd()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(child)
+	held.release()
+	l, err := lockFolder(dir)
+	if err != nil {
+		t.Error(err)
+	}
+	l.release()
 }

@@ -38,7 +38,7 @@ func smallDisk(t *testing.T) string {
 	}
 	t.Cleanup(func() {
 		// A loop device that mount has made goes with its mount.
-		if err := unix.Unmount(mnt, 0); err != nil {
+		if err := unix.Unmount(mnt, unix.MNT_DETACH); err != nil {
 			t.Error(err)
 		}
 	})

@@ -52,7 +52,7 @@ func frozenDisk(t *testing.T) (dir string, freeze, thaw func()) {
 	freeze, thaw = control(fiFreeze), control(fiThaw)
 	t.Cleanup(func() {
 		f.Close()
-		if err := unix.Unmount(dir, 0); err != nil {
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
 			t.Error(err)
 		}
 	})

@@ -203,7 +203,7 @@ func kernelMount(t *testing.T, file string) string {
 		t.Fatal("mount:", err)
 	}
 	t.Cleanup(func() {
-		if err := unix.Unmount(dir, 0); err != nil {
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
 			t.Error("unmount:", err)
 		}
 	})

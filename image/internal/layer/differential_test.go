@@ -70,7 +70,7 @@ func (s *Store) view(keys []string, at string) (inv inventory, err error) {
 			if err := mountImage(s.Image(key), dir); err != nil {
 				return nil, fmt.Errorf("%w: %w", errNoImages, err)
 			}
-			defer func() { err = errors.Join(err, unix.Unmount(dir, 0)) }()
+			defer func() { err = errors.Join(err, unmount(dir)) }()
 		}
 		dirs = append(dirs, dir)
 		if i.OpaqueRoot {
@@ -81,13 +81,17 @@ func (s *Store) view(keys []string, at string) (inv inventory, err error) {
 	if err := unix.Mount("overlay", at, "overlay", unix.MS_RDONLY, "lowerdir="+strings.Join(dirs, ":")); err != nil {
 		return nil, fmt.Errorf("mount overlay: %w", err)
 	}
-	defer func() { err = errors.Join(err, unix.Unmount(at, 0)) }()
+	defer func() { err = errors.Join(err, unmount(at)) }()
 	inv, err = inventoryOf(at)
 	if err == nil {
 		inv[""] = rootLine(s, keys)
 	}
 	return inv, err
 }
+
+// unmount does not mind that a program which another test is just starting still
+// holds a copy of a descriptor of this process, until its exec.
+func unmount(at string) error { return unix.Unmount(at, unix.MNT_DETACH) }
 
 // rootLine is what Prepare makes the root like.
 func rootLine(s *Store, keys []string) string {

@@ -400,7 +400,7 @@ func TestFullDisk(t *testing.T) {
 		t.Fatal("no tmpfs: ", err)
 	}
 	t.Cleanup(func() {
-		if err := syscall.Unmount(dir, 0); err != nil {
+		if err := syscall.Unmount(dir, syscall.MNT_DETACH); err != nil {
 			t.Error(err)
 		}
 	})

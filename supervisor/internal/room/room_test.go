@@ -38,7 +38,7 @@ func smallTmpfs(t *testing.T, options string) string {
 	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, options); err != nil {
 		t.Skip("tmpfs:", err)
 	}
-	t.Cleanup(func() { _ = unix.Unmount(dir, 0) })
+	t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
 	return dir
 }
 

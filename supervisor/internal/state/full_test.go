@@ -20,7 +20,7 @@ func TestFullDisk(t *testing.T) {
 	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=4m"); err != nil {
 		t.Skip("tmpfs:", err)
 	}
-	defer unix.Unmount(dir, 0)
+	defer unix.Unmount(dir, unix.MNT_DETACH)
 	s, err := Open(filepath.Join(dir, "state.db"))
 	if err != nil {
 		t.Fatal(err)
