@@ -163,6 +163,10 @@ func (l *link) call(ctx context.Context, t wire.Type, body any, files ...*os.Fil
 	}
 	m.Files = files
 	if err := l.conn.Send(m); err != nil {
+		if !errors.Is(err, wire.ErrProtocol) { // whoever asks again must not find a connection whose end receive has not seen yet
+			l.close()
+			<-l.gone
+		}
 		return nil, fmt.Errorf("%w: %w", ErrKeeper, err)
 	}
 	select {

@@ -2,6 +2,7 @@ package runtime
 
 import (
 	"context"
+	"errors"
 	"net"
 	"os"
 	"path/filepath"
@@ -78,5 +79,57 @@ func TestAnswerToNobody(t *testing.T) {
 	end := []unix.PollFd{{Fd: int32(r.Fd()), Events: unix.POLLIN}}
 	if _, err := unix.Poll(end, 0); err != nil || end[0].Revents != unix.POLLHUP {
 		t.Errorf("somebody still holds the other end: %x, %v", end[0].Revents, err)
+	}
+}
+
+// TestAskedAgain: a connection to a keeper that has died is none as soon as a call over it has failed, though its end is
+// still to be read: who asks again must come to the next keeper.
+func TestAskedAgain(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "socket")
+	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	died := make(chan error, 1)
+	go func() {
+		sock, err := listener.AcceptUnix()
+		if err != nil {
+			died <- err
+			return
+		}
+		conn := wire.NewConn(sock)
+		for err == nil {
+			var m *wire.Message
+			if m, err = conn.Receive(); err != nil {
+				break
+			}
+			answer, _ := wire.New(wire.Reply, m.ID, wire.HelloReply{Version: wire.Version})
+			if m.Type == wire.Hello {
+				err = conn.Send(answer)
+				continue
+			}
+			for range 3 {
+				err = errors.Join(err, conn.Send(answer))
+			}
+			break
+		}
+		died <- errors.Join(err, conn.Close())
+	}()
+	l, err := dial(t.Context(), socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.close()
+	id, _ := l.expect(1) // nobody takes the second answer, so nobody reads what comes behind it
+	m, err := wire.New(wire.Subscribe, id, nil)
+	if err == nil {
+		err = l.conn.Send(m)
+	}
+	if err = errors.Join(err, <-died); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.call(t.Context(), wire.List, nil); !errors.Is(err, ErrKeeper) || l.alive() {
+		t.Errorf("%v; alive: %v", err, l.alive())
 	}
 }
