@@ -27,10 +27,13 @@ func (f folder) write(name, text string) {
 	}
 }
 
-// until waits for a condition, for as long as no healthy machine needs.
+// forbearance is a time that no test needs, on a slow and loaded machine either.
+const forbearance = 3 * time.Minute
+
+// until waits for a condition.
 func until(t *testing.T, d *daemon, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(forbearance); !ok(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("never: %s: %+v %v", what, d.Units(), d.Info().Warnings)
 		}

@@ -90,7 +90,7 @@ func TestFollowSeesLaterInstances(t *testing.T) {
 		until(t, d, "running", func() bool { return d.find("web").Running == 3 })
 		d.apply(fmt.Sprintf("%sreplicas: %d\n", web, replicas))
 		until(t, d, "fewer", func() bool { u := d.find("web"); return u.Running == replicas && len(u.Instances) == replicas })
-		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), forbearance)
 		var got []string
 		for l, err := range d.Logs(ctx, api.LogsRequest{Target: "web", Follow: true, Tail: 1}) {
 			if err != nil {
@@ -115,7 +115,7 @@ func TestFollowSeesLaterInstances(t *testing.T) {
 // Output that is being read is not removed with a `run --rm`.
 func TestReadersHoldAutoRemove(t *testing.T) {
 	_, w, o := realDaemon(t)
-	w.Runtime.Script = chatty(50 * time.Millisecond)
+	w.Runtime.Script = chatty(0)
 	d := begin(t, o)
 	defer d.end()
 	name, err := d.RunUnit(t.Context(), api.RunRequest{Unit: runDef(), Remove: true}, "tester", nil)
@@ -127,7 +127,9 @@ func TestReadersHoldAutoRemove(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if n++; n == 1 {
+		if n++; n == 1 { // it ends only now: before it was read, it could be removed at once
+			w.Runtime.End(name+".1", runtime.Exit{})
+			until(t, d, "the end", func() bool { return d.find(name).Running == 0 })
 			time.Sleep(300 * time.Millisecond)
 			if d.find(name).Name == "" {
 				t.Error("removed while it was read")
@@ -145,7 +147,7 @@ func TestEventsFollow(t *testing.T) {
 	_, _, o := realDaemon(t)
 	d := begin(t, o)
 	defer d.end()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), forbearance)
 	defer cancel()
 	d.apply(web)
 	for e, err := range d.Events(ctx, 0, true) {
