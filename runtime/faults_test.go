@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/wherry-run/wherry/cgroup"
 	"github.com/wherry-run/wherry/runtime"
 )
 
@@ -338,6 +339,40 @@ func TestNoOutputIsOlderThanItsStart(t *testing.T) {
 		}
 	}
 	w.finish(c)
+}
+
+// TestOOMMeetsTheStart: a program that runs out of memory before the keeper knows that it runs is dealt with as any other.
+func TestOOMMeetsTheStart(t *testing.T) {
+	w := newFaultyWorld(t)
+	for _, of := range []string{"", "process"} {
+		c := w.limited(cgroup.Limits{Memory: 32 << 20}, "sh", "-c", eat(400)+"; exec sleep 1000")
+		c.OOM = of
+		events := w.rt.Events(w.ctx())
+		<-events
+		reached := w.set("start-execed", "hold")
+		started := make(chan runtime.Status, 1)
+		go func() { started <- w.start(c) }()
+		w.await("the kill", func() bool {
+			st, err := w.rt.Get(w.ctx(), c.ID())
+			if err != nil || !reached() {
+				return false
+			}
+			kills, err := (cgroup.Group{Path: st.Cgroup}).OOMKills()
+			return err == nil && kills > 0 && w.busyWith("(*Keeper).oomKilled.func")
+		})
+		if err := os.Remove(filepath.Join(w.run, "fault.reached")); err != nil {
+			t.Fatal(err)
+		}
+		<-started
+		if of == "process" {
+			if e := <-events; e.Type != runtime.EventOOM || e.ID != c.ID() || e.Status.State != runtime.Running {
+				t.Errorf("event = %+v, want an OOM kill in a living container", e)
+			}
+			w.kill(c)
+		} else if exit := w.finish(c); exit.Signal != "SIGKILL" || !exit.OOM {
+			t.Errorf("exit = %+v, want all of it to be killed", exit)
+		}
+	}
 }
 
 // TestExecMeetsTheEnd: an exec that a container's end gets in the way of says so, also

@@ -174,14 +174,18 @@ func mebibytes(n int64) string {
 }
 
 // oomKilled tells subscribers that something in a container was killed while
-// the container may live on.
+// the container may live on. A program may be faster at that than we are at its start.
 func (k *Keeper) oomKilled(g cgroup.Group) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for _, c := range k.containers {
 		if st := c.snapshot(); st.Cgroup == g.Path {
-			go k.reportOOM(c)
-			go k.killRest(c)
+			for _, do := range []func(*container){k.reportOOM, k.killRest} {
+				go func() {
+					c.awaitBegun()
+					do(c)
+				}()
+			}
 		}
 	}
 }

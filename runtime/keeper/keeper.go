@@ -91,6 +91,14 @@ func newContainer(st state) *container {
 	return c
 }
 
+// awaitBegun waits until the start has worked or failed.
+func (c *container) awaitBegun() {
+	select {
+	case <-c.begun:
+	case <-c.failed:
+	}
+}
+
 // hasFailed says whether the start failed. Such a container is only there if it
 // could not be undone.
 func (c *container) hasFailed() bool {
