@@ -63,6 +63,21 @@ func allUp(t *testing.T, h *harness.Host, unit string) {
 	})
 }
 
+// seen waits until a command in a container prints what it should: a program that has been started may not be ready yet.
+func seen(t *testing.T, h *harness.Host, target, command, want string) {
+	t.Helper()
+	var last harness.Result
+	defer func() {
+		if t.Failed() {
+			t.Logf("%s: %s: %+v", target, command, last)
+		}
+	}()
+	harness.Eventually(t, 30*time.Second, fmt.Sprintf("%s: %s prints %q", target, command, want), func() bool {
+		last = h.Run("exec", target, "sh", "-c", command)
+		return last.Code == 0 && strings.Contains(last.Stdout, want)
+	})
+}
+
 func namespace(t *testing.T, pid int, name string) string {
 	t.Helper()
 	link, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/%s", pid, name))
@@ -98,9 +113,7 @@ func TestSeveralContainers(t *testing.T) {
 		{"shop.1/metrics", "ps", "httpd"}, // one PID namespace
 		{"shop.1/metrics", "ls /", "bin"},
 	} {
-		if out := h.OK("exec", c.target, "sh", "-c", c.command); !strings.Contains(out, c.want) {
-			t.Errorf("%s: %s: %q", c.target, c.command, out)
-		}
+		seen(t, h, c.target, c.command, c.want)
 	}
 	if out := h.OK("exec", "shop/metrics", "sh", "-c", "ls /www /data 2>&1; true"); !strings.Contains(out, "/www: No such") {
 		t.Errorf("php's files are seen by others: %s", out)
@@ -108,11 +121,8 @@ func TestSeveralContainers(t *testing.T) {
 	if res := h.Run("exec", "shop", "true"); res.Code == 0 || !strings.Contains(res.Stderr, "shop/php") {
 		t.Errorf("exec without a container: %+v", res)
 	}
-	out := h.OK("logs", "shop")
 	for _, line := range []string{"shop.1/nginx | ready", "shop.1/metrics | begun"} {
-		if !strings.Contains(out, line) {
-			t.Errorf("no %q in\n%s", line, out)
-		}
+		harness.Eventually(t, 30*time.Second, fmt.Sprintf("%q in the logs", line), func() bool { return strings.Contains(h.OK("logs", "shop"), line) })
 	}
 	if out := h.OK("logs", "shop.1/nginx"); out != "ready\n" {
 		t.Errorf("logs of one: %q", out)
@@ -157,9 +167,7 @@ func TestEndOfContainers(t *testing.T) {
 		if now := h.Unit("shop").Instances[0]; now.Run != run || container(h, "shop", "php").Pid != php {
 			t.Fatalf("%s: the run was disturbed: %+v", b.name, now)
 		}
-		if out := h.OK("exec", "shop/metrics", "wget", "-q", "-O", "-", "127.0.0.1:9000/schema"); out != "migrated\n" {
-			t.Errorf("%s: metrics came back elsewhere: %q", b.name, out)
-		}
+		seen(t, h, "shop/metrics", "wget -q -O - 127.0.0.1:9000/schema", "migrated\n") // not elsewhere
 	}
 	for _, b := range between {
 		run := h.Unit("shop").Instances[0].Run

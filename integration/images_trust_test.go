@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/wherry-run/wherry/image/imagetest"
 	"github.com/wherry-run/wherry/integration/harness"
@@ -75,9 +76,7 @@ registries:
 	h.Run("apply", "--no-wait", h.WriteUnit("bad", sleeper(ref("unsigned"))))
 	hasError(t, h, "bad", "trust", "unsigned:1")
 	h.OK("rm", "-f", "bad")
-	if l := storeLeftovers(h); len(l) > 0 {
-		t.Errorf("left behind: %q", l)
-	}
+	harness.Eventually(t, 10*time.Second, "nothing is left behind", func() bool { return len(storeLeftovers(h)) == 0 })
 
 	h.Apply("good", sleeper(ref("signed")))
 	h.Running("good", 1)

@@ -3,6 +3,7 @@ package integration
 import (
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -35,7 +36,10 @@ command: [sh, -c, "mkdir /w; hostname >/w/index.html; exec httpd -f -p 8000 -h /
 	})
 	// The host's own addresses answer too.
 	for _, ip := range hostAddresses(t) {
-		answers(t, fmt.Sprintf("http://%s:%d/", ip, port), "")
+		harness.Eventually(t, 30*time.Second, ip+" answers", func() bool {
+			_, err := getPage(fmt.Sprintf("http://%s:%d/", ip, port))
+			return err == nil || !slices.Contains(hostAddresses(t), ip) // the bridge of another test has gone
+		})
 	}
 	// The port belongs to this unit.
 	h.Run("apply", "--no-wait", h.WriteUnit("other", fmt.Sprintf("image: %s\nports: [\"%d:80\"]\ncommand: [sleep, \"100\"]\n", r.Ref("busybox"), port)))

@@ -192,14 +192,16 @@ func (h *Host) checkNetwork() {
 }
 
 func (h *Host) removeCgroups() {
-	all := h.cgroups()
-	for i := len(all) - 1; i >= 0; i-- {
-		syscall.Rmdir(all[i])
-	}
 	for _, pattern := range []string{"/sys/fs/cgroup/" + h.Cgroup, "/sys/fs/cgroup/*/" + h.Cgroup} {
 		roots, _ := filepath.Glob(pattern)
 		for _, r := range roots {
-			h.soon("cgroup "+r, func() error { return syscall.Rmdir(r) })
+			h.soon("cgroup "+r, func() error {
+				all := h.cgroups()
+				for i := len(all) - 1; i >= 0; i-- {
+					syscall.Rmdir(all[i])
+				}
+				return syscall.Rmdir(r)
+			})
 		}
 	}
 }
