@@ -22,7 +22,7 @@ func TestHooks(t *testing.T) {
 image: `+r.Ref("busybox")+`
 network: none
 userns: host
-stop_grace_period: 10s
+stop_grace_period: 1m
 volumes: ["`+dir+`:/out"]
 command: [sh, -c, "trap 'echo signal >> /out/log; exit 0' TERM; echo up >> /out/log; while :; do sleep 0.1; done"]
 post_start:

@@ -139,7 +139,7 @@ func TestDiskFillsMeanwhile(t *testing.T) {
 	h.Start()
 	h.OK("pull", "-q", p.Host+"/here:1")
 
-	p.Do(imagetest.Rule{Path: "/late/blobs/", Every: 10 * time.Millisecond, Piece: 16 << 10}) // long enough to fill the disk meanwhile
+	p.Do(imagetest.Rule{Path: "/late/blobs/", Every: 40 * time.Millisecond, Piece: 16 << 10}) // long enough to fill the disk meanwhile
 	done := make(chan harness.Result, 1)
 	go func() { done <- h.Run("pull", "-q", ref) }()
 	harness.Eventually(t, 20*time.Second, "a quarter has come", func() bool {

@@ -117,7 +117,7 @@ func TestPullSurvivesTheDaemon(t *testing.T) {
 	ref := p.Host + "/big:1"
 	h := harness.StartHost(t)
 	for round, want := range []int64{size / 4, size / 2, size * 3 / 4} {
-		p.Do(imagetest.Rule{Path: "/blobs/", Every: 5 * time.Millisecond, Piece: 64 << 10}) // it must not be over before it is looked at
+		p.Do(imagetest.Rule{Path: "/blobs/", Every: 20 * time.Millisecond, Piece: 64 << 10}) // it must not be over before it is looked at
 		h.OK("pull", "-d", ref)
 		harness.Eventually(t, 30*time.Second, fmt.Sprintf("%d bytes have come", want), func() bool {
 			all, err := h.Client().Operations(context.Background())

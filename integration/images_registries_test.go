@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/wherry-run/wherry/image/imagetest"
 	"github.com/wherry-run/wherry/integration/harness"
@@ -144,9 +143,8 @@ func TestRateLimitInStatus(t *testing.T) {
 	p.Do(imagetest.Rule{Status: 429, RetryAfter: "3600"})
 	h.Fails(1, []string{p.Host, "too many requests", "until"}, "pull", "-q", p.Host+"/app:1")
 	asked := p.Count("", "")
-	start := time.Now()
 	h.Fails(1, []string{p.Host}, "pull", "-q", p.Host+"/other:1")
-	if n := p.Count("", "") - asked; n != 0 || time.Since(start) > 20*time.Second {
+	if n := p.Count("", "") - asked; n != 0 {
 		t.Errorf("%d requests while the registry wants none", n)
 	}
 	if out := h.OK("status"); !strings.Contains(out, "wants no requests until") {

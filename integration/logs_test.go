@@ -82,11 +82,12 @@ command: [sh, -c, "i=0; while [ $i -lt %d ]; do i=$((i+1)); echo n $i; done"]
 func TestFollowThroughAll(t *testing.T) {
 	r := registry(t)
 	h := harness.StartHost(t)
+	// Segments enough for what a pipe holds, which a keeper that comes late writes at one go: nobody could follow that.
 	h.Apply("count", fmt.Sprintf(`
 image: %s
 network: none
 restart: no
-logging: {max_size: 64KiB, max_file: 3}
+logging: {max_size: 64KiB, max_file: 8}
 entrypoint: [sh, -c, "i=0; while :; do i=$((i+1)); echo n $i; [ $((i%%20)) -ne 0 ] || usleep 10000; done"]
 `, r.Ref("busybox")))
 	h.Running("count", 1)
