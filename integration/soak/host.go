@@ -89,7 +89,12 @@ func (h *host) newKeeper(build int) error {
 	if build > 0 {
 		b = fmt.Appendf(b, "build %d", build%10) // of the same length, or the disk would seem to be leaked into
 	}
-	if err := os.WriteFile(h.keeper+".new", b, 0o755); err != nil {
+	// A child that is just being started would hold a copy of the descriptor until its exec, and nobody can execute
+	// what somebody has open for writing.
+	syscall.ForkLock.RLock()
+	err = os.WriteFile(h.keeper+".new", b, 0o755)
+	syscall.ForkLock.RUnlock()
+	if err != nil {
 		return err
 	}
 	return os.Rename(h.keeper+".new", h.keeper)
