@@ -1,6 +1,6 @@
 #!/bin/bash
 # boots: 3
-# seconds: 250
+# seconds: 320
 # The host goes down: units stop in the reverse of their order, within the budget, and what does not heed its signal is killed and
 # named. It comes back with neither registry nor network: they start in order, what was stopped stays so, nothing counts as a
 # crash, limits, address and port are as before. It goes down without a daemon: all are asked to end nevertheless. Once more with
@@ -19,7 +19,7 @@ in_order() { # in_order LINE...: the last of each stands behind the last of the 
 	echo "ok: in order: $*"
 }
 unit() { # unit NAME MORE: tells when it starts and when it is asked to end
-	printf '%s\n' "image: $image" "volumes: [\"order:/order\"]" "stop_grace_period: 15s" \
+	printf '%s\n' "image: $image" "volumes: [\"order:/order\"]" "stop_grace_period: 50s" \
 		"command: [sh, -c, 'echo start $1 >>/order/order; trap \"echo stop $1 >>/order/order; exit 0\" TERM; while :; do sleep 1000 & wait; done']" \
 		"$2" >"/etc/wherry/units/$1.yaml"
 }
@@ -31,17 +31,17 @@ case $VM_BOOT in
 1)
 	registry
 	mkdir -p /etc/wherry/units
-	echo 'shutdown: {budget: 25s}' >/etc/wherry/wherry.yaml
+	echo 'shutdown: {budget: 60s}' >/etc/wherry/wherry.yaml
 	# A budget that is longer than systemd's limit for the stop: more time is asked for.
 	mkdir -p /etc/systemd/system/wherry-shutdown.service.d
-	printf '[Service]\nTimeoutStopSec=6s\n' >/etc/systemd/system/wherry-shutdown.service.d/test.conf
+	printf '[Service]\nTimeoutStopSec=20s\n' >/etc/systemd/system/wherry-shutdown.service.d/test.conf
 	unit a 'ports: ["8080:80"]'
 	unit b 'depends_on: [a]'
 	unit c "depends_on: [b]
 pre_stop: [{command: [sh, -c, 'echo drain c >>/order/order']}]"
 	unit off ''
 	unit deaf ''
-	sed -i 's/^command:.*/command: [sh, -c, "trap : TERM; while :; do sleep 1000; done"]/; s/15s/1h/' /etc/wherry/units/deaf.yaml
+	sed -i 's/^command:.*/command: [sh, -c, "trap : TERM; while :; do sleep 1000; done"]/; s/50s/1h/' /etc/wherry/units/deaf.yaml
 	install_wherry
 	until_true running a b c off deaf
 	w stop off >/dev/null
@@ -100,7 +100,7 @@ pre_stop: [{command: [sh, -c, 'echo drain c >>/order/order']}]"
 	grep -qx exit events.txt || fail "no event of an end"
 	is "given up" "$(grep -cx give_up events.txt || true)" 0
 	like "calls off what is not" "$(w shutdown --cancel 2>&1 || true)" "no shutdown of the host is under way"
-	out=$(w shutdown --budget 10s 2>&1)
+	out=$(w shutdown --budget 40s 2>&1)
 	is "units, and what was killed" "$(echo "$out" | sort | xargs)" "a b c deaf deaf.1 did not end in its time, and was killed"
 	like "a start" "$(w start a 2>&1 || true)" "the host is shutting down"
 	w shutdown --cancel

@@ -51,7 +51,7 @@ volumes: ["data:/data"]
 command: [sh, -c, "mkdir -p /data/of-app && chown app:app /data/of-app && touch /data/of-root; exec sleep 10000"]
 stop_grace_period: 1s
 U
-w apply --timeout 2m own.yaml
+w apply --timeout 5m own.yaml
 pid=$(inst own '{{.Pid}}')
 [ "$(awk '{print $2}' "/proc/$pid/uid_map")" -gt 65535 ] || fail "no range of ids: $(cat "/proc/$pid/uid_map")"
 echo "ok: ids $(tr -s ' ' <"/proc/$pid/uid_map"), $(inst own '{{.UserNS}}')"
@@ -62,7 +62,7 @@ is "the owner of a private file reads it" "$(w exec -u app own cat /home/app/own
 w exec -u app own cat /etc/of-root 2>/dev/null && fail "app reads root's file"
 is "what root makes is root's" "$(w exec own sh -c 'touch /etc/new; stat -c %u /etc/new')" 0
 is "low ports" "$(w exec own sh -c 'nc -l -p 80 & sleep 1; kill $! && echo free')" free
-is "ping of oneself" "$(w exec own ping -c 1 -w 5 127.0.0.1 | grep -c ' 0% packet loss')" 1
+is "ping of oneself" "$(w exec own ping -c 1 -w 30 127.0.0.1 | grep -c ' 0% packet loss')" 1
 volume=$(find /var/lib/wherry/volumes -name of-app)
 is "owners on the host" "$(stat -c %u "$volume")" 1000
 w rm -f own
@@ -96,8 +96,8 @@ containers:
     stop_grace_period: 1s
     command: [sh, -c, "echo begun; exec sleep 10000"]
 U
-w apply --timeout 2m shop.yaml
-page() { [ "$(curl -fsS --max-time 5 http://127.0.0.1:8080/)" = page ]; }
+w apply --timeout 5m shop.yaml
+page() { [ "$(curl -fsS --max-time 30 http://127.0.0.1:8080/)" = page ]; }
 until_true page
 php=$(cont shop php '{{.Pid}}') side=$(cont shop side '{{.Pid}}')
 for ns in user net ipc uts pid; do is "one $ns namespace" "$(readlink "/proc/$php/ns/$ns")" "$(readlink "/proc/$side/ns/$ns")"; done
@@ -149,7 +149,7 @@ stop_grace_period: 1s
 resources: {limits: {memory: 64MiB, pids: 64}}
 U
 mkdir -p /tmp/stopped
-w apply --timeout 2m box.yaml
+w apply --timeout 5m box.yaml
 pid=$(inst box '{{.Pid}}')
 cg=/sys/fs/cgroup$(inst box '{{.Cgroup}}')
 like "its group" "$cg" /wherry-cargo.service/units/

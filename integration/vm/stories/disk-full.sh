@@ -33,7 +33,7 @@ command: [sh, -c, "trap 'yes tick 0 | head -n 20000' USR1; n=0; while sleep 0.5;
 stop_grace_period: 1s
 U
 sed 's/image:/labels: {of: next}\nimage:/' calm.yaml >next.yaml
-w apply --timeout 2m calm.yaml
+w apply --timeout 5m calm.yaml
 was=$(pids) runs=$(runs)
 is "leases of layers, ids and addresses" "$(leases -name '*calm*' | wc -l)" 3
 same() { is "what ran goes on" "$(pids)" "$was"; }
@@ -41,7 +41,7 @@ gone() { is "runs" "$(runs)" "$runs"; }
 
 echo "== full"
 fill /small
-no w apply --timeout 30s next.yaml
+no w apply --timeout 5m next.yaml
 like "apply" "$(cat $out)" "no space left on device (/small is full)"
 like "apply" "$(cat $out)" "next"
 no w run --rm --name more --network none "$image" true

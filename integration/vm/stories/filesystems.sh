@@ -33,7 +33,7 @@ each() { # each FORM: on $fs, with layers in that form
 	mkdir -p "$fs/host"
 	disk=$(lsblk -dno NAME -e 7,11 | head -n1)
 	unit own required "devices: ['/dev/$disk:/dev/disk:r']" "$bound"
-	w apply --timeout 2m own.yaml
+	w apply --timeout 5m own.yaml
 	until_true finished own
 	is "$kind, $1: files with a user namespace" "$(said own)" "$(all "mknod:operation-not-permitted")"
 	from=$(awk '{print $2}' "/proc/$(inst own '{{.Pid}}')/uid_map")
@@ -69,7 +69,7 @@ written"
 	w rm -f own
 	[ "$kind" = ext4 ] || return 0
 	unit own host "$bound"
-	w apply --timeout 2m own.yaml
+	w apply --timeout 5m own.yaml
 	until_true finished own
 	is "$kind: files without" "$(said own)" "$(all "mknod:done")"
 	w rm -f own

@@ -37,7 +37,7 @@ stop_grace_period: 1s
 resources: {limits: {cpus: 0.5, pids: 30}}
 U
 w validate free.yaml
-w apply --timeout 2m free.yaml
+w apply --timeout 5m free.yaml
 is cpu.max "$(cat "$(group free)/cpu.max")" "50000 100000"
 refused update "container" resources.limits.memory -- w update free --memory 64m
 is "its pid" "$(inst free '{{.State}}')" running

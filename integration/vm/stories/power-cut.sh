@@ -60,7 +60,7 @@ case $VM_BOOT in
 	registry
 	curl -fsS http://127.0.0.1:5000/v2/web/manifests/latest >/dev/null & # it is made when it is first asked for
 	small quiet; steady 1
-	w apply --timeout 2m quiet.yaml steady.yaml
+	w apply --timeout 5m quiet.yaml steady.yaml
 	wait $!
 	sync # the programs and the image are not what is tested
 	w stop quiet

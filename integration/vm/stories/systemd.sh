@@ -36,7 +36,7 @@ image: 127.0.0.1:5000/web:latest
 ports: ["8080:8080"]
 resources: {limits: {memory: 96MiB, pids: 40}}
 U
-w apply --timeout 3m box.yaml count.yaml web.yaml
+w apply --timeout 5m box.yaml count.yaml web.yaml
 pid=$(inst box '{{.Pid}}') counter=$(inst count '{{.Pid}}') cg=$(group box)
 like "its group" "$cg" /wherry.slice/wherry-cargo.service/box.1-
 w update box --memory 80m

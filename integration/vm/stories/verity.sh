@@ -52,4 +52,4 @@ wherry ctl image verify
 until_true sealed
 echo "ok: repaired and sealed again"
 systemctl stop wherry
-umount /var/lib/wherry
+until_true umount /var/lib/wherry # the keeper ends in its own time
