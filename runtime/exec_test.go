@@ -115,7 +115,8 @@ func TestExecCanceled(t *testing.T) {
 // TestInit looks at the container's first process from inside.
 func TestInit(t *testing.T) {
 	w := newWorld(t)
-	c := w.config("sh", "-c", `cat /proc/1/comm; ps -o pid,args; grep -E '^(Seccomp|NoNewPrivs|SigIgn|SigBlk)' /proc/self/status; ls /proc/self/fd; cat /proc/1/exe > /dev/null || echo hidden; unshare -U true || echo refused`)
+	// The init takes its name on while the program begins.
+	c := w.config("sh", "-c", `until ps -o args | grep -q "^wherry-init sh"; do sleep 0.01; done; cat /proc/1/comm; ps -o pid,args; grep -E '^(Seccomp|NoNewPrivs|SigIgn|SigBlk)' /proc/self/status; ls /proc/self/fd; cat /proc/1/exe > /dev/null || echo hidden; unshare -U true || echo refused`)
 	c.Spec.Process.Capabilities = &specs.LinuxCapabilities{}
 	w.start(c)
 	w.finish(c)

@@ -375,13 +375,13 @@ static void __attribute__((noreturn)) init(struct job *j, char **argv, char **en
 		fresh_signals();
 		run(j, argv + 3, envp);
 	}
-	if (j->err >= 0)
-		close(j->err);
 	if (j->input >= 0)
 		close(0); /* we do not read it: a writer shall see if the program does not either */
 	rename_args(argv);
 	if (j->late && wherry_confine() != 0)
 		kill(child, SIGKILL); /* its end is seen and told as any other */
+	if (j->err >= 0)
+		close(j->err); /* last: the start is over with it, and then all this holds */
 	supervise(j, child, &all);
 }
 
