@@ -28,7 +28,7 @@ func TestJoinContainer(t *testing.T) {
 			t.Errorf("no %q in %q", want, text)
 		}
 	}
-	out, _, err := w.exec(c.ID(), runtime.Process{Args: []string{"sh", "-c", "ls -l /proc/self/ns/net /proc/self/ns/pid; while ! cat /tmp/from-beside; do sleep 0; done"}})
+	out, _, err := w.exec(c.ID(), runtime.Process{Args: []string{"sh", "-c", "ls -l /proc/self/ns/net /proc/self/ns/pid; while ! grep x /tmp/from-beside; do sleep 0; done"}})
 	if err != nil || !strings.Contains(out, "x\n") {
 		t.Errorf("output %q, %v", out, err)
 	}

@@ -9,6 +9,8 @@ import (
 	"io"
 	"math/rand"
 	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -135,6 +137,7 @@ func TestTerminalSurvivesKeeper(t *testing.T) {
 	w := newWorld(t)
 	c := w.interactive(true, "sh")
 	st := w.start(c)
+	w.await("the runtime to hold its terminal", holdsTerminal)
 	master := w.attach(c)
 	send(t, master, "echo be''fore\n")
 	w.says(c, "before\r\n")
@@ -152,6 +155,15 @@ func TestTerminalSurvivesKeeper(t *testing.T) {
 	if exit := w.finish(c); exit.Code != 3 {
 		t.Errorf("exit = %+v", exit)
 	}
+}
+
+// holdsTerminal says whether this process has the master of some terminal open.
+func holdsTerminal() bool {
+	fds, _ := filepath.Glob("/proc/self/fd/*")
+	return slices.ContainsFunc(fds, func(fd string) bool {
+		to, err := os.Readlink(fd)
+		return err == nil && filepath.Base(to) == "ptmx"
+	})
 }
 
 func TestTerminalSurvivesUpgrade(t *testing.T) {

@@ -60,8 +60,9 @@ func sharedCase(t *testing.T, test func(*testing.T, *world, runtime.Namespaces))
 
 func TestContainersShareNamespaces(t *testing.T) {
 	sharedCase(t, func(t *testing.T, w *world, n runtime.Namespaces) {
-		a := withShm(w.mapped(n, "sh", "-c", "echo from a >/dev/shm/note; exec sleep 1000"))
+		a := withShm(w.mapped(n, "sh", "-c", "echo from a >/dev/shm/note; echo noted; exec sleep 1000"))
 		st := w.start(a)
+		w.says(a, "noted")
 		b := withShm(w.sibling(a, "b", "sh", "-c",
 			"cat /dev/shm/note; stat -c %a:%u /dev/shm; grep -c . /proc/1/comm; cat /proc/1/comm; ls /proc/1/root/ 2>&1 | grep -c denied; kill -9 1; kill -TERM 1; exec sleep 1000"))
 		stb := w.start(b)
@@ -95,8 +96,9 @@ func TestSharedNamespacesSurviveTheKeeper(t *testing.T) {
 	for _, how := range []string{"killed", "upgraded"} {
 		t.Run(how, func(t *testing.T) {
 			sharedCase(t, func(t *testing.T, w *world, n runtime.Namespaces) {
-				a := withShm(w.mapped(n, "sh", "-c", "echo from a >/dev/shm/note; exec sleep 1000"))
+				a := withShm(w.mapped(n, "sh", "-c", "echo from a >/dev/shm/note; echo noted; exec sleep 1000"))
 				before := w.start(a)
+				w.says(a, "noted")
 				w.replaceKeeper(how)
 				b := withShm(w.sibling(a, "b", "sh", "-c", "cat /dev/shm/note; exec sleep 1000"))
 				after := w.start(b)
