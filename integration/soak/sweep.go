@@ -130,7 +130,12 @@ func sweepAll(dir string) error {
 	}
 	groups := groupsOf(tag)
 	for i := len(groups) - 1; i >= 0; i-- {
-		if err := syscall.Rmdir(groups[i]); err != nil {
+		err := syscall.Rmdir(groups[i])
+		// Those that have just ended may still hold it.
+		for end := time.Now().Add(10 * time.Second); err == syscall.EBUSY && time.Now().Before(end); err = syscall.Rmdir(groups[i]) {
+			time.Sleep(50 * time.Millisecond)
+		}
+		if err != nil {
 			errs = append(errs, fmt.Errorf("remove group %s: %w", groups[i], err))
 		}
 	}
