@@ -35,7 +35,7 @@ U
 systemctl daemon-reload
 systemctl start wherry-cargo
 until_true test -d /sys/fs/cgroup/system.slice/wherry-cargo.service/keep
-shares() { find /sys/fs/cgroup -name cgroup.subtree_control -not -path '*/wherry-cargo.service/*' -exec grep -H '' {} + | grep -v 'wherry\(-keeper\)\?.service/' | sort; }
+shares() { find /sys/fs/cgroup -ignore_readdir_race -name cgroup.subtree_control -not -path '*/wherry-cargo.service/*' -exec grep -H '' {} + | grep -v 'wherry\(-keeper\)\?.service/' | sort; }
 shares >before
 systemctl start wherry-keeper
 until_true test -S /run/wherry/keeper.sock

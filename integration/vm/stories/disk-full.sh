@@ -73,7 +73,7 @@ echo "== full while it logs"
 was=$(pids)
 fill /small
 w kill -s USR1 calm # more than what is left of the last block
-dropping() { grep -q 'no space left' /run/wherry/keeper.log || journalctl -b -u wherry-keeper -o cat | grep -q 'no space left'; }
+dropping() { grep -q 'no space left' /run/wherry/keeper.log || journalctl -b -u wherry-keeper -o cat | grep 'no space left' >/dev/null; }
 until_true dropping
 same
 free /small

@@ -5,7 +5,9 @@
 # shellcheck source-path=SCRIPTDIR/.. disable=SC2016,SC2154,SC2086
 . ./lib.sh
 version=$(systemctl --version | sed -n '1s/[^0-9]*\([0-9]*\).*/\1/p')
-shares() { find /sys/fs/cgroup -name cgroup.subtree_control -not -path '*/wherry.slice/*' -not -path '*.service/*' -exec grep -H '' {} + | sort; }
+shares() { find /sys/fs/cgroup -ignore_readdir_race -name cgroup.subtree_control -not -path '*/wherry.slice/*' -not -path '*.service/*' -exec grep -H '' {} + | sort; }
+# To the end: who writes into a pipe that nobody reads any more has failed.
+in_journal() { journalctl -u "$1" -o cat | grep "$2" >/dev/null; }
 main() { systemctl show -P MainPID "$1"; }
 
 mkdir -p /etc/systemd/system/wherry.service.d /etc/systemd/system/wherry-keeper.service.d
@@ -97,7 +99,7 @@ kill -9 "$(main wherry-keeper)"
 same "after kill -9"
 rm /etc/wherry/wherry.yaml
 terminal "after kill -9"
-journalctl -u wherry-keeper -o cat | grep -q 'begins as the last one did' || fail "no word about a spoilt wherry.yaml"
+until_true in_journal wherry-keeper 'begins as the last one did' # of a spoilt wherry.yaml
 
 echo "== the daemon"
 touch calling
@@ -117,7 +119,7 @@ daemon=$(main wherry)
 kill -STOP "$daemon"
 replaced() { [ "$(systemctl show -P NRestarts wherry)" -gt "$restarts" ] && serves; }
 until_true replaced
-journalctl -u wherry -o cat | grep -q 'Watchdog timeout' || fail "no word of the watchdog"
+until_true in_journal wherry 'Watchdog timeout'
 same "after the watchdog"
 
 echo "== both"
@@ -192,7 +194,8 @@ is "cargo" "$(systemctl start wherry-cargo; systemctl is-active wherry-cargo)" a
 shares >after
 diff before after || fail "the sharing of controllers outside our subtree has changed"
 is "mounts" "$(grep -c ' /var/lib/wherry\| /run/wherry' /proc/self/mountinfo || true)" 0
-is "links" "$(ip -o link | grep -c veth || true)" 0
+no_links() { [ -z "$(ip -o link | grep veth || true)" ]; }
+until_true no_links
 is "processes" "$(pgrep -c wherry-init || true)" 0
 systemctl stop wherry wherry-keeper wherry.slice
 is "cargo, without containers" "$(systemctl is-active wherry-cargo || true)" inactive
