@@ -27,6 +27,7 @@ type front struct {
 	inner http.Handler
 
 	mu    sync.Mutex
+	ended sync.Cond // a request for a blob has; its lock is mu
 	blobs map[string]*traffic
 }
 
@@ -34,6 +35,7 @@ type front struct {
 type traffic struct {
 	body               []byte
 	requests, complete int
+	open               int   // requests that have not ended
 	served, lost       int64 // lost: of requests that were cut
 	from               []string
 }
@@ -41,6 +43,7 @@ type traffic struct {
 func newFront(t *testing.T, r *imagetest.Registry) *front {
 	t.Helper()
 	f := &front{inner: r, blobs: map[string]*traffic{}}
+	f.ended.L = &f.mu
 	server := httptest.NewServer(f)
 	t.Cleanup(func() { server.CloseClientConnections(); server.Close() })
 	f.Host = strings.TrimPrefix(server.URL, "http://")
@@ -69,22 +72,34 @@ func (f *front) ServeHTTP(w http.ResponseWriter, q *http.Request) {
 		cw.left = f.cut(digest, b.requests)
 	}
 	b.requests++
+	b.open++
 	b.from = append(b.from, q.Header.Get("Range"))
 	f.mu.Unlock()
+	complete := 0
+	defer func() { // also of one that is cut
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		b.open--
+		b.complete += complete
+		f.ended.Broadcast()
+	}()
 	http.ServeContent(cw, q, "", time.Time{}, bytes.NewReader(b.body))
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	b.complete++
+	complete = 1
 }
 
-// of returns the traffic of a blob so far.
+// of returns the traffic of a blob so far. It waits for the requests to end: whoever asked has
+// the last bytes before they are counted here.
 func (f *front) of(digest string) traffic {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.blobs[digest] == nil {
+	b := f.blobs[digest]
+	if b == nil {
 		return traffic{}
 	}
-	return *f.blobs[digest]
+	for b.open > 0 {
+		f.ended.Wait()
+	}
+	return *b
 }
 
 type cutting struct {
