@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 )
 
 // manager is the socket of a service manager; what it is told comes through the channel.
@@ -45,7 +46,8 @@ func TestStarting(t *testing.T) {
 	if n := <-notes; n != "EXTEND_TIMEOUT_USEC=90000000\nSTATUS=looks at images" {
 		t.Errorf("progress: %q", n)
 	}
-	s.progress("looks at images") // not again so soon
+	s.last = time.Now().Add(time.Hour) // however slow this machine is
+	s.progress("looks at images")      // not again so soon
 	s.progress("takes over what runs")
 	if n := <-notes; !strings.HasSuffix(n, "STATUS=takes over what runs") {
 		t.Errorf("progress: %q", n)
@@ -68,11 +70,16 @@ func TestWatchdog(t *testing.T) {
 	t.Setenv("WATCHDOG_USEC", "30000")
 	t.Setenv("WATCHDOG_PID", strconv.Itoa(os.Getpid()))
 	ctx, cancel := context.WithCancel(t.Context())
-	go watchdog(ctx, slog.New(slog.DiscardHandler), func(context.Context) error { return nil })
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		watchdog(ctx, slog.New(slog.DiscardHandler), func(context.Context) error { return nil })
+	}()
 	if n := <-notes; n != "WATCHDOG=1" {
 		t.Errorf("alive: %q", n)
 	}
 	cancel()
+	<-ended // it would tell the next manager
 
 	notes = manager(t)
 	ctx, cancel = context.WithCancel(t.Context())
