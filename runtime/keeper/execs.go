@@ -261,8 +261,12 @@ func (k *Keeper) awaitExec(ctx context.Context, req *wire.AwaitExecRequest) (run
 }
 
 // returnPatience is how long an end stays open of which only an heirloom may
-// tell: whoever holds it has to find the new keeper first.
-const returnPatience = 3 * time.Second
+// tell: whoever holds it has to find the new keeper first, on a host that may have as much to do as when it killed the last one.
+// reapPatience is how long PID 1 may take to reap the process then.
+const (
+	returnPatience = 10 * time.Second
+	reapPatience   = 3 * time.Second
+)
 
 // waitHeld is wait for a process that may have ended while no keeper was there:
 // then whoever holds its pidfd for us can still ask the kernel (Linux 6.15).
@@ -281,7 +285,7 @@ func (k *Keeper) waitHeld(proc *process, startTime uint64, kind, owner string) (
 	}
 	held := &process{file: f}
 	defer held.close()
-	for ctx.Err() == nil { // known only once PID 1 has reaped it
+	for end := time.Now().Add(reapPatience); time.Now().Before(end); { // known only once PID 1 has reaped it
 		if ws, ok := held.info(); ok {
 			return ws, true
 		}
