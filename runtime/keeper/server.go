@@ -85,6 +85,9 @@ func (s *server) handle(sock *net.UnixConn) {
 	}
 }
 
+// gone tells whether the client has ended, of which ctx may not have heard yet: its last requests are read before.
+func (c *client) gone() bool { return c.ctx.Err() != nil || c.conn.Ended() }
+
 func (c *client) cancel(id uint32) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -178,7 +181,7 @@ func (c *client) answer(ctx context.Context, m *wire.Message) (any, []*os.File, 
 		if err != nil {
 			return nil, nil, err
 		}
-		files, err := c.s.k.makeNamespaces(ctx, r)
+		files, err := c.s.k.makeNamespaces(ctx, c.gone, r)
 		return nil, files, err
 	case wire.ReleaseNamespaces:
 		r, err := decode[wire.RunRequest](m)
@@ -299,7 +302,7 @@ func (c *client) start(ctx context.Context, m *wire.Message) (any, []*os.File, e
 		}
 		netns = m.Files[0]
 	}
-	st, err := c.s.k.start(ctx, c.ctx, &cfg, netns)
+	st, err := c.s.k.start(ctx, c.gone, &cfg, netns)
 	return st, nil, err
 }
 

@@ -83,7 +83,7 @@ func flagsOf(kinds []string) (flags uintptr) {
 
 // makeNamespaces makes the namespaces that the containers of a run share, and holds them; not for who has
 // gone meanwhile: nobody would ever let go of them.
-func (k *Keeper) makeNamespaces(ctx context.Context, n *runtime.Namespaces) ([]*os.File, error) {
+func (k *Keeper) makeNamespaces(ctx context.Context, gone func() bool, n *runtime.Namespaces) ([]*os.File, error) {
 	wrap := func(err error) error { return fmt.Errorf("namespaces of %s: %w", n.Run, err) }
 	if err := bundle.CheckName(n.Run); err != nil {
 		return nil, err
@@ -113,6 +113,9 @@ func (k *Keeper) makeNamespaces(ctx context.Context, n *runtime.Namespaces) ([]*
 	}
 	if err == nil {
 		err = ctx.Err()
+	}
+	if err == nil && gone() {
+		err = context.Canceled
 	}
 	if err != nil {
 		if net != nil {

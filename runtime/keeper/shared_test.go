@@ -1,7 +1,10 @@
 package keeper
 
 import (
+	"context"
 	"encoding/binary"
+	"errors"
+	"os"
 	"slices"
 	"testing"
 
@@ -76,6 +79,27 @@ func TestCheckIDMap(t *testing.T) {
 		}
 	}
 	if err := checkIDMap(&runtime.IDMap{HostID: 1 << 20, Size: 1 << 16}); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestNamespacesOfTheGone: who has gone before they were made, of which the request's context has not heard yet, will not let
+// go of them, and has been let go of already by who comes next.
+func TestNamespacesOfTheGone(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root: makes a network namespace")
+	}
+	k := &Keeper{layout: testLayout(t), shared: map[string]*shared{}, making: map[string]chan struct{}{}}
+	for _, gone := range []bool{true, false} {
+		files, err := k.makeNamespaces(t.Context(), func() bool { return gone }, &runtime.Namespaces{Run: "web.1-aaaa", Net: true})
+		for _, f := range files {
+			f.Close()
+		}
+		if errors.Is(err, context.Canceled) != gone || (len(k.shared) == 0) != gone || len(k.making) > 0 {
+			t.Errorf("gone %v: %v, %d held", gone, err, len(k.shared))
+		}
+	}
+	if err := k.releaseNamespaces(t.Context(), "web.1-aaaa"); err != nil {
 		t.Error(err)
 	}
 }

@@ -25,7 +25,7 @@ func stepError(step runtime.Step, err error) error {
 
 // start makes and starts a container. When it fails nothing is left. It goes on if the client ends, whose
 // successor finds the container; but what has not begun by then does not begin any more, as that one has looked already.
-func (k *Keeper) start(ctx, client context.Context, cfg *runtime.Config, netns *os.File) (runtime.Status, error) {
+func (k *Keeper) start(ctx context.Context, gone func() bool, cfg *runtime.Config, netns *os.File) (runtime.Status, error) {
 	for _, name := range []string{cfg.Run, cfg.Container} {
 		if err := bundle.CheckName(name); err != nil {
 			return runtime.Status{}, stepError(runtime.StepProcess, err)
@@ -36,8 +36,8 @@ func (k *Keeper) start(ctx, client context.Context, cfg *runtime.Config, netns *
 	}
 	k.launching.RLock()
 	defer k.launching.RUnlock()
-	if err := client.Err(); err != nil {
-		return runtime.Status{}, stepError(runtime.StepProcess, err)
+	if gone() {
+		return runtime.Status{}, stepError(runtime.StepProcess, context.Canceled)
 	}
 	k.busy()
 	defer k.busy()
@@ -52,6 +52,9 @@ func (k *Keeper) start(ctx, client context.Context, cfg *runtime.Config, netns *
 		return runtime.Status{}, stepError(runtime.StepProcess, err)
 	}
 	defer close(c.begun)
+	if gone() { // the next one may have looked just before there was something to see
+		callOff()
+	}
 	if movesProcesses() {
 		defer warmGroups()()
 	}

@@ -14,11 +14,10 @@ import (
 // would never learn of this one.
 func TestStartOfTheDead(t *testing.T) {
 	k := &Keeper{containers: map[string]*container{}}
-	client, die := context.WithCancel(t.Context())
-	die()
+	gone := func() bool { return true }
 	cfg := &runtime.Config{Run: "web.1-aaaa", Container: "app", Spec: &specs.Spec{Linux: &specs.Linux{},
 		Process: &specs.Process{Args: []string{"true"}, Cwd: "/"}, Mounts: []specs.Mount{{Destination: "/proc"}}}}
-	if _, err := k.start(t.Context(), client, cfg, nil); !errors.Is(err, context.Canceled) || len(k.containers) > 0 {
+	if _, err := k.start(t.Context(), gone, cfg, nil); !errors.Is(err, context.Canceled) || len(k.containers) > 0 {
 		t.Errorf("start: %v, %d containers", err, len(k.containers))
 	}
 }

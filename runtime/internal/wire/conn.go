@@ -36,6 +36,20 @@ func (c *Conn) Version() uint16 { return uint16(max(c.version.Load(), MinVersion
 // Close ends the connection; a Receive in progress returns.
 func (c *Conn) Close() error { return c.sock.Close() }
 
+// Ended tells whether the peer has gone, also if there is something of its left to receive.
+func (c *Conn) Ended() bool {
+	raw, err := c.sock.SyscallConn()
+	if err != nil {
+		return true
+	}
+	var state [1]unix.PollFd
+	err = raw.Control(func(fd uintptr) {
+		state[0].Fd = int32(fd)
+		unix.Poll(state[:], 0)
+	})
+	return err != nil || state[0].Revents&unix.POLLHUP != 0
+}
+
 // Send writes m. The files stay the caller's. A peer that does not read for
 // Deadline gets a cut off message and thereby loses the connection.
 func (c *Conn) Send(m *Message) error {

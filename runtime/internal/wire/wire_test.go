@@ -84,6 +84,25 @@ func TestSendReceive(t *testing.T) {
 	}
 }
 
+// TestEnded: the end of a peer is known before all that it has sent is received.
+func TestEnded(t *testing.T) {
+	a, b := pair(t)
+	from, to := NewConn(a), NewConn(b)
+	if err := from.Send(&Message{Version: 1, Type: List, ID: 7}); err != nil {
+		t.Fatal(err)
+	}
+	if to.Ended() {
+		t.Error("ended before its end")
+	}
+	from.Close()
+	if !to.Ended() || !from.Ended() {
+		t.Error("not ended")
+	}
+	if m, err := to.Receive(); err != nil || m.ID != 7 {
+		t.Errorf("%+v, %v", m, err)
+	}
+}
+
 func TestReceiveRefuses(t *testing.T) {
 	good, err := (&Message{Version: 1, Type: List, Body: []byte("{}")}).encode()
 	if err != nil {
