@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/wherry-run/wherry/runtime"
 	"github.com/wherry-run/wherry/supervisor/api"
 	"github.com/wherry-run/wherry/supervisor/api/apitest"
@@ -306,8 +308,16 @@ func raw(t *testing.T, socket, method, path, body string) (int, api.Error) {
 		return new(net.Dialer).DialContext(ctx, "unix", socket)
 	}}}
 	defer hc.CloseIdleConnections()
-	req, _ := http.NewRequest(method, "http://x"+path, strings.NewReader(body))
-	res, err := hc.Do(req)
+	do := func() (*http.Response, error) {
+		req, _ := http.NewRequest(method, "http://x"+path, strings.NewReader(body))
+		return hc.Do(req)
+	}
+	res, err := do()
+	// net/http closes the connection half a second after an answer to a body that it does not read: who has not come to read the
+	// answer by then, and still sends, may hear of a broken pipe instead.
+	for tries := 0; errors.Is(err, unix.EPIPE) && tries < 10; tries++ {
+		res, err = do()
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
