@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -32,13 +33,7 @@ func startDistribution(t *testing.T, more ...string) string {
 	if err != nil {
 		t.Skip("docker-registry is not installed")
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	host := l.Addr().String()
-	l.Close()
-	dir := t.TempDir()
+	host, dir := lastingPort(t), t.TempDir()
 	config := fmt.Sprintf("version: 0.1\nlog: {level: error}\nstorage: {filesystem: {rootdirectory: %s}}\nhttp:\n  addr: %q\n%s\n", dir, host, strings.Join(more, "\n"))
 	file := filepath.Join(dir, "config.yml")
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
@@ -52,7 +47,7 @@ func startDistribution(t *testing.T, more ...string) string {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 	})
-	for deadline := time.Now().Add(30 * time.Second); ; {
+	for deadline := time.Now().Add(2 * time.Minute); ; {
 		conn, err := net.Dial("tcp", host)
 		if err == nil {
 			conn.Close()
@@ -63,6 +58,21 @@ func startDistribution(t *testing.T, more ...string) string {
 		}
 		time.Sleep(20 * time.Millisecond) // another process: there is nothing to wait on
 	}
+}
+
+// lastingPort is a free port below those that the kernel gives to whoever asks for any: of them
+// another test's server or client could have it before the program that it is for.
+func lastingPort(t *testing.T) string {
+	t.Helper()
+	for range 100 {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 20_000+rand.IntN(10_000)))
+		if err == nil {
+			l.Close()
+			return l.Addr().String()
+		}
+	}
+	t.Fatal("no port is free")
+	return ""
 }
 
 func TestPullFromDistribution(t *testing.T) {
