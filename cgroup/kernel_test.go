@@ -181,7 +181,7 @@ func TestKillFrozen(t *testing.T) {
 		{"whole", func(g Group) error { return g.Kill(context.Background()) }},
 		{"each", func(g Group) error {
 			h.killEach(g.Path)
-			for range 2000 {
+			for range 60_000 {
 				if p, err := g.Procs(); err == nil && len(p) == 0 {
 					return nil
 				}
@@ -208,6 +208,9 @@ func TestStatsAgreeWithLibrary(t *testing.T) {
 	limit(t, g, "pids.max", "pids.max", "pids", "77")
 	cmd, _ := child(t, g, "sleep")
 	unix.Kill(cmd.Process.Pid, unix.SIGSTOP) // so that the numbers stand still
+	if err := unix.Waitid(unix.P_PID, cmd.Process.Pid, nil, unix.WSTOPPED|unix.WNOWAIT, nil); err != nil {
+		t.Fatal(err)
+	}
 	got, err := g.Stats()
 	if err != nil {
 		t.Fatal(err)
@@ -316,7 +319,7 @@ func TestWatcherForgets(t *testing.T) {
 	if mode == Unified {
 		w.Remove(g)
 	}
-	for range 1000 {
+	for range 60_000 { // the kernel destroys groups one after the other, also those of others
 		w.mu.Lock()
 		n := len(w.byKey) + len(w.byPath)
 		w.mu.Unlock()

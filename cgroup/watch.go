@@ -55,9 +55,11 @@ type source interface {
 	looks() int
 }
 
-// lookPauses are the waits between a v1 signal and the looks at the count.
+// lookPauses are the waits between a v1 signal and the looks at the count. Between the two the
+// kernel may wait for the kills of other groups, each of which it describes on the console.
 var lookPauses = []time.Duration{
-	time.Millisecond, 4 * time.Millisecond, 16 * time.Millisecond, 64 * time.Millisecond, 256 * time.Millisecond, time.Second, 0,
+	time.Millisecond, 4 * time.Millisecond, 16 * time.Millisecond, 64 * time.Millisecond, 256 * time.Millisecond,
+	time.Second, 4 * time.Second, 16 * time.Second, 0,
 }
 
 // NewWatcher starts a watcher without groups.
