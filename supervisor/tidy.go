@@ -83,6 +83,13 @@ func (s *Supervisor) keepTidy(ctx context.Context) {
 	every := cmp.Or(s.opts.Load().hooks.look, lookEvery)
 	apart := min(tidyApart, every)
 	var last, retried time.Time
+	owed := false // a retry, since there is room again
+	retry := func(now bool) {
+		if now || owed && time.Since(retried) >= retryApart {
+			owed, retried = false, time.Now()
+			s.post(retryPulls{})
+		}
+	}
 	for wait := every; ; {
 		asked := s.awaitKick(ctx, wait)
 		if ctx.Err() != nil {
@@ -95,18 +102,13 @@ func (s *Supervisor) keepTidy(ctx context.Context) {
 		}
 		wait = every
 		if !asked && !s.due(last) {
-			if s.look() && time.Since(retried) >= retryApart {
-				retried = time.Now()
-				s.post(retryPulls{})
-			}
+			owed = s.look() || owed
+			retry(false)
 			continue
 		}
 		deleted, eased := s.tidyOnce(ctx)
-		last = time.Now()
-		if deleted || eased && time.Since(retried) >= retryApart {
-			retried = last
-			s.post(retryPulls{})
-		}
+		last, owed = time.Now(), owed || eased
+		retry(deleted)
 		s.post(tidyRuns{last})
 	}
 }

@@ -175,6 +175,29 @@ func TestPullWithoutRoom(t *testing.T) {
 	})
 }
 
+// TestRoomThatComesAndGoes: a retry that has to wait for its time is not forgotten.
+func TestRoomThatComesAndGoes(t *testing.T) {
+	full(t, func(t *testing.T, w *supervisortest.World, o Options) {
+		d := beginTidy(t, w, o)
+		defer d.end()
+		for _, used := range []int64{970, 500, 970} {
+			w.Images.Fill(used)
+			time.Sleep(lookEvery + tidyApart)
+		}
+		d.apply(web + "restart_policy: {condition: any, max_attempts: 1, interval: 10m}\n")
+		time.Sleep(lookEvery)
+		if u := d.unit("web"); u.Running != 0 || !strings.Contains(u.Reason, "no space left on device") {
+			t.Fatalf("%+v", u)
+		}
+		w.Images.Fill(500)
+		time.Sleep(2 * retryApart)
+		d.want("web", "running")
+		if p := d.events(event.DiskPressure); len(p) != 4 {
+			t.Errorf("%+v", p)
+		}
+	})
+}
+
 // A pull that has too little room gets what nobody needs, also below High.
 func TestPullMakesRoom(t *testing.T) {
 	full(t, func(t *testing.T, w *supervisortest.World, o Options) {
