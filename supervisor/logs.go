@@ -200,10 +200,10 @@ func (l *logReading) laterOf(t target, ch chan<- *source) {
 	defer cancel()
 	_ = l.s.awaitSnapshot(ctx, func(snap *snapshot) (bool, error) {
 		now := snap.find(t.entry.unit.Name)
-		if over(t.entry, now) {
+		if now == nil || now.serial != t.entry.serial {
 			return true, nil
 		}
-		for _, i := range now.instances {
+		for _, i := range now.instances { // also of a unit that has ended: what joined meanwhile has not been read
 			if known[i.name] {
 				continue
 			}
@@ -215,7 +215,7 @@ func (l *logReading) laterOf(t target, ch chan<- *source) {
 				}
 			}
 		}
-		return false, nil
+		return over(t.entry, now), nil
 	})
 }
 

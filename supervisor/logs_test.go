@@ -112,6 +112,33 @@ func TestFollowSeesLaterInstances(t *testing.T) {
 	}
 }
 
+// TestFollowSeesWhatCameAndEnded: an instance that came and ended while earlier output was being taken is followed.
+func TestFollowSeesWhatCameAndEnded(t *testing.T) {
+	_, w, o := realDaemon(t)
+	w.Runtime.Script = chatty(0)
+	d := begin(t, o)
+	defer d.end()
+	d.apply(web + "replicas: 2\n")
+	until(t, d, "running", func() bool { return d.find("web").Running == 2 })
+	var got []string
+	for l, err := range d.Logs(t.Context(), api.LogsRequest{Target: "web", Follow: true}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got = append(got, l.Instance+" "+string(l.Text)); len(got) > 1 {
+			continue
+		}
+		d.apply(web + "replicas: 3\n")
+		until(t, d, "one more", func() bool { return d.find("web").Running == 3 })
+		if _, err := d.Stop(t.Context(), api.ActRequest{Units: []string{"web"}}, "tester"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !slices.Contains(got, "web.3 ready") {
+		t.Errorf("%q", got)
+	}
+}
+
 // Output that is being read is not removed with a `run --rm`.
 func TestReadersHoldAutoRemove(t *testing.T) {
 	_, w, o := realDaemon(t)
