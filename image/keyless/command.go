@@ -52,7 +52,7 @@ func (c command) Verify(ctx context.Context, r Request) (Result, error) {
 	cmd.Dir = "/"
 	cmd.WaitDelay = time.Second
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(in), &out, &complaint
-	if err := cmd.Run(); err != nil {
+	if err := cmd.Run(); err != nil && !errors.Is(err, exec.ErrWaitDelay) { // with which it has answered
 		if ctx.Err() != nil {
 			err = context.Cause(ctx)
 		}

@@ -85,6 +85,7 @@ func TestCommandAnswers(t *testing.T) {
 		want   string // in the error; empty: a yes
 	}{
 		{`cat >/dev/null; echo '{"result":{"identity":0,"subject":"a"}}'`, false, ""},
+		{`cat >/dev/null; sleep 5 & echo '{"result":{"identity":0,"subject":"a"}}'`, false, ""},
 		{`cat >/dev/null; echo '{"error":"not he"}'`, false, "not he"},
 		{`cat >/dev/null; echo '{}'`, true, "without a result"},
 		{`cat >/dev/null; echo '{"result":{"identity":1}}'`, true, "without a result"},

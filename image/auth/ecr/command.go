@@ -54,7 +54,8 @@ func Command(path string, log *slog.Logger) Fetch {
 		for s := bufio.NewScanner(&complaint); s.Scan(); {
 			log.Debug("wherry-ecr: " + s.Text())
 		}
-		if err != nil {
+		// With ErrWaitDelay it has answered, and a child of its (a credential_process of the AWS configuration) holds on to the pipe.
+		if err != nil && !errors.Is(err, exec.ErrWaitDelay) {
 			if ctx.Err() != nil {
 				err = context.Cause(ctx)
 			}

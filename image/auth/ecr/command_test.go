@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -42,6 +43,12 @@ func program(what string) int {
 		return 0
 	case "breaks":
 		return 3
+	case "leaves a child":
+		child := exec.Command("sleep", "5")
+		child.Stderr = os.Stderr
+		if err := child.Start(); err != nil {
+			return 4
+		}
 	}
 	fmt.Fprintln(os.Stderr, "a word of the SDK")
 	if err := Serve(context.Background(), fetch, os.Stdin, os.Stdout); err != nil {
@@ -72,14 +79,16 @@ func TestCommand(t *testing.T) {
 		}
 	}
 
-	t.Setenv("WHERRY_ECR_TEST", "answers")
-	var log bytes.Buffer
-	got, err := Command(self, slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug})))(t.Context(), private1)
-	if want := (Token{"secret of " + private1, "a test", time.Hour}); err != nil || got != want {
-		t.Errorf("%+v, %v", got, err)
-	}
-	if s := log.String(); !strings.Contains(s, "level=DEBUG") || !strings.Contains(s, "a word of the SDK") || strings.Contains(s, "secret") {
-		t.Errorf("log: %s", s)
+	for _, what := range []string{"answers", "leaves a child"} {
+		t.Setenv("WHERRY_ECR_TEST", what)
+		var log bytes.Buffer
+		got, err := Command(self, slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug})))(t.Context(), private1)
+		if want := (Token{"secret of " + private1, "a test", time.Hour}); err != nil || got != want {
+			t.Errorf("%s: %+v, %v", what, got, err)
+		}
+		if s := log.String(); !strings.Contains(s, "level=DEBUG") || !strings.Contains(s, "a word of the SDK") || strings.Contains(s, "secret") {
+			t.Errorf("%s: log: %s", what, s)
+		}
 	}
 
 	// Whoever waits no longer ends the program.
