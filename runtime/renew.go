@@ -13,25 +13,40 @@ import (
 // keeper is what its file was when it began, so the contents are compared, not
 // versions or paths: that holds for keepers of every release.
 func (r *Runtime) Renew(ctx context.Context) (renewed bool, err error) {
-	binary, err := keeperBinary(r.options.Keeper)
-	if err != nil {
-		return false, fmt.Errorf("upgrade keeper: %w", err)
-	}
-	l, err := r.connect(ctx)
-	if err != nil {
-		return false, fmt.Errorf("upgrade keeper: %w", err)
-	}
-	same, err := sameContent(fmt.Sprintf("/proc/%d/exe", l.hello.Pid), binary)
-	if err != nil {
-		return false, fmt.Errorf("upgrade keeper: %w", err)
-	}
-	if same {
-		return false, nil
+	binary, err := r.otherBuild(ctx)
+	if err != nil || binary == "" {
+		return false, err
 	}
 	if err := r.Upgrade(ctx, binary); err != nil {
 		return false, err
 	}
 	return true, nil
+}
+
+// Outdated tells whether Renew has anything to do. An error is one that Renew would have, too.
+func (r *Runtime) Outdated(ctx context.Context) (bool, error) {
+	binary, err := r.otherBuild(ctx)
+	return binary != "", err
+}
+
+// otherBuild is the file that Options.Keeper names, if the keeper is another build.
+func (r *Runtime) otherBuild(ctx context.Context) (string, error) {
+	binary, err := keeperBinary(r.options.Keeper)
+	if err != nil {
+		return "", fmt.Errorf("upgrade keeper: %w", err)
+	}
+	l, err := r.connect(ctx)
+	if err != nil {
+		return "", fmt.Errorf("upgrade keeper: %w", err)
+	}
+	same, err := sameContent(fmt.Sprintf("/proc/%d/exe", l.hello.Pid), binary)
+	if err != nil {
+		return "", fmt.Errorf("upgrade keeper: %w", err)
+	}
+	if same {
+		return "", nil
+	}
+	return binary, nil
 }
 
 // sameContent compares a running program's file with another one. The same

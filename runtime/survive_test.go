@@ -161,6 +161,9 @@ func TestUpgrade(t *testing.T) {
 	if err := os.WriteFile(other, append(b, "another build"...), 0o755); err != nil {
 		t.Fatal(err)
 	}
+	if outdated, err := w.rt.Outdated(t.Context()); outdated || err != nil {
+		t.Errorf("outdated before there is another build: %v, %v", outdated, err)
+	}
 	if err := w.rt.Upgrade(t.Context(), other); err != nil {
 		t.Fatalf("upgrade: %v\n%s", err, w.keeperLog())
 	}
@@ -169,6 +172,9 @@ func TestUpgrade(t *testing.T) {
 	}
 	if exe, _ := os.Readlink(fmt.Sprintf("/proc/%d/exe", keeper)); exe != other {
 		t.Errorf("keeper runs %s, want %s", exe, other)
+	}
+	if outdated, err := w.rt.Outdated(t.Context()); !outdated || err != nil { // it is not the file that we name
+		t.Errorf("outdated as another build: %v, %v", outdated, err)
 	}
 	now, err := w.rt.Get(t.Context(), c.ID())
 	if err != nil || now.Pid != st.Pid || now.State != runtime.Running {

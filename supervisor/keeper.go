@@ -10,6 +10,7 @@ import (
 
 // renewer is a keeper that can become another build in place.
 type renewer interface {
+	Outdated(ctx context.Context) (bool, error)
 	Renew(ctx context.Context) (renewed bool, err error)
 }
 
@@ -30,17 +31,9 @@ func (s *Supervisor) renewKeeper(ctx context.Context) (renewed bool) {
 	defer s.renewing.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, renewLimit)
 	defer cancel()
-	renewed, err := false, error(nil)
-	for range startsAtOnce { // every start holds one
-		select {
-		case s.starts <- struct{}{}:
-			defer func() { <-s.starts }()
-		case <-ctx.Done():
-			err = ctx.Err()
-		}
-	}
-	if err == nil {
-		renewed, err = k.Renew(ctx)
+	outdated, err := k.Outdated(ctx)
+	if err == nil && outdated {
+		renewed, err = s.renewBetweenStarts(ctx, k)
 	}
 	fields := map[string]any{"pid": s.rt.KeeperPid()}
 	switch {
@@ -56,4 +49,17 @@ func (s *Supervisor) renewKeeper(ctx context.Context) (renewed bool) {
 		s.notices.set(aboutKeeper)
 	}
 	return renewed
+}
+
+// renewBetweenStarts holds all starts up for the upgrade.
+func (s *Supervisor) renewBetweenStarts(ctx context.Context, k renewer) (renewed bool, err error) {
+	for range startsAtOnce { // every start holds one
+		select {
+		case s.starts <- struct{}{}:
+			defer func() { <-s.starts }()
+		case <-ctx.Done():
+			return false, ctx.Err()
+		}
+	}
+	return k.Renew(ctx)
 }

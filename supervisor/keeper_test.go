@@ -94,6 +94,25 @@ func TestNoStartUnderAnUpgrade(t *testing.T) {
 	})
 }
 
+// TestReloadHoldsNoStartUp: where there is nothing to upgrade, starts and a reload do not wait for each other.
+func TestReloadHoldsNoStartUp(t *testing.T) {
+	world(t, func(t *testing.T, w *supervisortest.World, o Options) {
+		w.Runtime.Script = func(runtime.Config, int) supervisortest.Script {
+			return supervisortest.Script{StartTakes: 2 * time.Second}
+		}
+		o.Reload = func() (Options, error) { return o, nil }
+		d := begin(t, o)
+		defer d.end()
+		d.apply(web)
+		synctest.Wait()
+		began := time.Now()
+		res, err := d.Reload(t.Context(), "tester")
+		if took := time.Since(began); err != nil || took > 0 || slices.Contains(res.Applied, "keeper") {
+			t.Errorf("%+v %v after %v", res, err, took)
+		}
+	})
+}
+
 func TestSubnetIsShownOnceThereIsOne(t *testing.T) {
 	world(t, func(t *testing.T, w *supervisortest.World, o Options) {
 		d := begin(t, o)

@@ -478,6 +478,9 @@ func (r *Runtime) KeeperPid() int {
 	return r.pid
 }
 
+// Outdated tells whether there is a Renewal.
+func (r *Runtime) Outdated(context.Context) (bool, error) { return r.Renewal != nil, nil }
+
 // Renew upgrades the keeper, as Renewal says.
 func (r *Runtime) Renew(context.Context) (bool, error) {
 	if r.Renewal == nil {
