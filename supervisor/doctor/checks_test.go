@@ -165,7 +165,8 @@ func TestDiseases(t *testing.T) {
 				s.t.Fatal(err)
 			}
 		}, api.Warn, "/var/lib is closed to others", "chmod o+x /var/lib"},
-		{"fs.run", root(fileSystem{"ext4", 0}), api.Warn, "not on a tmpfs", "run_dir"},
+		{"fs.run", root(fileSystem{"ext4", 0}), api.Warn, "not on a tmpfs", "/etc/fstab"},
+		{"fs.run", both(root(fileSystem{"ext4", 0}), func(s *sick) { s.o.RunDir = "/srv/run" }), api.Warn, "not on a tmpfs", "run_dir: /run/wherry"},
 		{"fs.run", disk(image.DiskState{Total: 10 << 20, Free: 1 << 20}), api.Fail, "1.0 MiB free of 10.0 MiB", "remount,size="},
 		{"fs.overlay", func(s *sick) { s.o.probes.overlay = failing(unix.ENODEV) }, api.Fail, "no overlays", "modprobe overlay"},
 		{"fs.overlay", func(s *sick) { s.o.probes.overlay = failing(image.ErrNoTypes) }, api.Fail, "ftype=0", "mkfs.xfs -n ftype=1"},

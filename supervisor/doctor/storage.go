@@ -92,7 +92,11 @@ func checkRunDir(_ context.Context, e *exam) finding {
 	case err == nil && d.Total > 0 && d.Free < 4<<20:
 		return failed(fmt.Sprintf("%s: %s free of %s: no run can start", text, size(d.Free), size(d.Total)), "mount -o remount,size=10% /run; du -xs /run/* | sort -n shows what is there")
 	case fs.name != "tmpfs" && fs.name != "ramfs":
-		return warning(text+", not on a tmpfs: secrets reach a disk, and a reboot leaves what it should end", e.setting("run_dir: /run/wherry"))
+		remedy := e.setting("run_dir: /run/wherry")
+		if strings.HasPrefix(e.o.RunDir, "/run/") { // so it is there already, and /run is what is wrong
+			remedy = "echo 'tmpfs /run tmpfs mode=0755,nosuid,nodev 0 0' >>/etc/fstab && reboot"
+		}
+		return warning(text+", not on a tmpfs: secrets reach a disk, and a reboot leaves what it should end", remedy)
 	}
 	if f := e.closedTo(dir); f != "" {
 		return warning(fmt.Sprintf("%s; folder %s is closed to others: no user namespaces", text, f), "chmod o+x "+f)
