@@ -112,11 +112,8 @@ func (k *Keeper) kill(ctx context.Context, id string) error {
 		if c.callOff != nil {
 			c.callOff()
 		}
-		select {
-		case <-c.begun:
-		case <-c.failed:
-		case <-ctx.Done():
-			return fmt.Errorf("container %s: its start is under way: %w", id, ctx.Err())
+		if err := c.awaitBegun(ctx); err != nil {
+			return fmt.Errorf("container %s: %w", id, err)
 		}
 	}
 	c, err := k.running(id)

@@ -182,7 +182,7 @@ func (k *Keeper) oomKilled(g cgroup.Group) {
 		if st := c.snapshot(); st.Cgroup == g.Path {
 			for _, do := range []func(*container){k.reportOOM, k.killRest} {
 				go func() {
-					c.awaitBegun()
+					_ = c.awaitBegun(context.Background())
 					do(c)
 				}()
 			}

@@ -1,6 +1,7 @@
 package keeper
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -92,11 +93,14 @@ func newContainer(st state) *container {
 }
 
 // awaitBegun waits until the start has worked or failed.
-func (c *container) awaitBegun() {
+func (c *container) awaitBegun(ctx context.Context) error {
 	select {
 	case <-c.begun:
 	case <-c.failed:
+	case <-ctx.Done():
+		return fmt.Errorf("its start is under way: %w", ctx.Err())
 	}
+	return nil
 }
 
 // hasFailed says whether the start failed. Such a container is only there if it
