@@ -33,13 +33,20 @@ func chatty(runsFor time.Duration) func(c runtime.Config, n int) supervisortest.
 	}
 }
 
-func TestLogsMergeAndTail(t *testing.T) {
+// talking is a daemon whose unit web has this many instances, which have said what they say and run on.
+func talking(t *testing.T, replicas int) *daemon {
+	t.Helper()
 	_, w, o := realDaemon(t)
 	w.Runtime.Script = chatty(0)
 	d := begin(t, o)
+	d.apply(fmt.Sprintf("%sreplicas: %d\n", web, replicas))
+	until(t, d, "running", func() bool { return d.find("web").Running == replicas })
+	return d
+}
+
+func TestLogsMergeAndTail(t *testing.T) {
+	d := talking(t, 3)
 	defer d.end()
-	d.apply(web + "replicas: 3\n")
-	until(t, d, "running", func() bool { return d.find("web").Running == 3 })
 	all := d.logs(api.LogsRequest{Target: "web"})
 	if len(all) != 6 {
 		t.Fatalf("%q", all)
@@ -83,11 +90,7 @@ func TestFollowEndsWithTheUnit(t *testing.T) {
 // followed, without what an earlier one of its name had written.
 func TestFollowSeesLaterInstances(t *testing.T) {
 	for _, replicas := range []int{1, 2} {
-		_, w, o := realDaemon(t)
-		w.Runtime.Script = chatty(0)
-		d := begin(t, o)
-		d.apply(web + "replicas: 3\n")
-		until(t, d, "running", func() bool { return d.find("web").Running == 3 })
+		d := talking(t, 3)
 		d.apply(fmt.Sprintf("%sreplicas: %d\n", web, replicas))
 		until(t, d, "fewer", func() bool { u := d.find("web"); return u.Running == replicas && len(u.Instances) == replicas })
 		ctx, cancel := context.WithTimeout(t.Context(), forbearance)
@@ -114,12 +117,8 @@ func TestFollowSeesLaterInstances(t *testing.T) {
 
 // TestFollowSeesWhatCameAndEnded: an instance that came and ended while earlier output was being taken is followed.
 func TestFollowSeesWhatCameAndEnded(t *testing.T) {
-	_, w, o := realDaemon(t)
-	w.Runtime.Script = chatty(0)
-	d := begin(t, o)
+	d := talking(t, 2)
 	defer d.end()
-	d.apply(web + "replicas: 2\n")
-	until(t, d, "running", func() bool { return d.find("web").Running == 2 })
 	var got []string
 	for l, err := range d.Logs(t.Context(), api.LogsRequest{Target: "web", Follow: true}) {
 		if err != nil {
@@ -214,12 +213,8 @@ func TestLogsTogether(t *testing.T) {
 
 // TestCursors: who loses the connection after each line gets every line once.
 func TestCursors(t *testing.T) {
-	_, w, o := realDaemon(t)
-	w.Runtime.Script = chatty(0)
-	d := begin(t, o)
+	d := talking(t, 2)
 	defer d.end()
-	d.apply(web + "replicas: 2\n")
-	until(t, d, "running", func() bool { return d.find("web").Running == 2 })
 	seen, all := api.Cursors{}, d.logs(api.LogsRequest{Target: "web"})
 	var got []string
 	for range len(all) + 1 {
@@ -269,12 +264,8 @@ func TestPrevious(t *testing.T) {
 
 // TestFollowUntil: following ends at the time that was asked for.
 func TestFollowUntil(t *testing.T) {
-	_, w, o := realDaemon(t)
-	w.Runtime.Script = chatty(0)
-	d := begin(t, o)
+	d := talking(t, 2)
 	defer d.end()
-	d.apply(web + "replicas: 2\n")
-	until(t, d, "running", func() bool { return d.find("web").Running == 2 })
 	if got := d.logs(api.LogsRequest{Target: "web", More: []string{"web.1"}, Follow: true, Until: time.Now().Add(200 * time.Millisecond)}); len(got) != 4 {
 		t.Errorf("%q", got)
 	}
